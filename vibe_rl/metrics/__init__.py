@@ -1,0 +1,1 @@
+"""The logger: `MetricsLogger`, reading back, and console logging."""
