@@ -1,0 +1,210 @@
+"""The metrics file, open for appending: locks, repair, and the record of who wrote it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+_log = logging.getLogger("vibe_rl")
+
+# How long an opener waits for another one that is repairing the file.
+_LOCK_PATIENCE_S = 5.0
+_BLOCK = 1 << 20
+
+
+class MetricsFile:
+    """A metrics file that whole lines are appended to, by this process and perhaps by others.
+
+    Opening it takes a shared advisory lock that lasts until `close()`. If nobody else has the file
+    open, a torn last line (a crash, a full disk) is cut off and kept beside the file. Otherwise,
+    nothing is cut: what looks torn may be an append under way.
+
+    Args:
+        path: The file; it and its directories are made if missing.
+
+    Attributes:
+        path: The file.
+        start_time: When it was opened, in seconds since the epoch.
+        start_byte: Its size when it was opened: where this logger's lines begin.
+        start_ordinal: The number of lines it held then.
+
+    Raises:
+        OSError: If the path is a directory or can't be written.
+        ValueError: If the path is a URL.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if "://" in str(path) or str(path).split("/")[0].endswith(":"):
+            raise ValueError(f"{str(path)!r} is a URL; metrics are written to a local path")
+        self.path = path
+        self._is_child = False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            alone = _lock(self._fd)
+            if alone:
+                _repair(self._fd, path)
+            # A torn line of a writer that is still alive is ended by our newline, or, if it was
+            # an append under way, followed by a blank line, which readers pass over.
+            if _last_byte(self._fd) not in (b"", b"\n"):
+                os.write(self._fd, b"\n")
+            if alone:
+                fcntl.flock(self._fd, fcntl.LOCK_SH)
+            self.start_time = time.time()
+            self.start_byte = os.fstat(self._fd).st_size
+            self._writers = writers_path(path)
+            self.start_ordinal = self._count_lines()
+            self._id = uuid.uuid4().hex[:12]
+            self._note(
+                "open",
+                time=self.start_time,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                byte=self.start_byte,
+                ordinal=self.start_ordinal,
+            )
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def append(self, data: memoryview) -> int:
+        """Append the beginning of `data` and say how many bytes that was.
+
+        Raises:
+            OSError: If nothing could be written.
+        """
+        return os.write(self._fd, data)
+
+    def close(self, how: str) -> None:
+        """Give the lock back and note `how` the logger ended. Doing so again does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        end = os.fstat(fd).st_size
+        os.close(fd)
+        if self._is_child:
+            return
+        try:
+            self._note("close", time=time.time(), how=how, byte=end)
+        except OSError as error:
+            _log.warning("%s: can't note that the logger was closed: %s", self._writers, error)
+
+    def after_fork(self) -> None:
+        """In a forked child: append as before, but leave the lock and the notes to the parent."""
+        self._is_child = True
+
+    def _note(self, event: str, **fields: Any) -> None:
+        line = orjson.dumps(
+            {"event": event, "id": self._id, **fields}, None, orjson.OPT_APPEND_NEWLINE
+        )
+        fd = os.open(self._writers, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            if _last_byte(fd) not in (b"", b"\n"):
+                line = b"\n" + line
+            os.write(fd, line)
+        finally:
+            os.close(fd)
+
+    def _count_lines(self) -> int:
+        """The lines up to `start_byte`, counted from the last logger's start, as it noted it."""
+        byte = ordinal = 0
+        for note in read_writers(self.path):
+            if note.get("event") == "open" and note["byte"] <= self.start_byte:
+                byte, ordinal = note["byte"], note["ordinal"]
+        while byte < self.start_byte:
+            block = os.pread(self._fd, min(_BLOCK, self.start_byte - byte), byte)
+            if not block:
+                break
+            ordinal += block.count(b"\n")
+            byte += len(block)
+        return ordinal
+
+
+def writers_path(path: Path) -> Path:
+    """The file beside a metrics file that says who wrote it: `metrics.writers.jsonl`."""
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.writers.jsonl")
+
+
+def read_writers(path: Path) -> list[dict[str, Any]]:
+    """The notes of a metrics file's loggers, in order; what is no such note is passed over."""
+    notes = []
+    with contextlib.suppress(FileNotFoundError), writers_path(path).open("rb") as file:
+        for line in file:
+            with contextlib.suppress(orjson.JSONDecodeError):
+                note = orjson.loads(line)
+                if _is_note(note):
+                    notes.append(note)
+    return notes
+
+
+def _is_note(note: Any) -> bool:
+    """Whether it is a note as `MetricsFile` writes it; the file may hold anything."""
+    if not isinstance(note, dict) or note.get("event") not in ("open", "close"):
+        return False
+    counts = ("pid", "byte", "ordinal") if note["event"] == "open" else ("byte",)
+    return isinstance(note.get("time"), float) and all(
+        type(note.get(name)) is int and note[name] >= 0 for name in counts
+    )
+
+
+def _lock(fd: int) -> bool:
+    """Lock the file: exclusively (True) if nobody else has it open, else shared (False)."""
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    how = fcntl.LOCK_EX
+    while True:
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return False  # locks don't work on this file system: cut nothing
+            if how == fcntl.LOCK_SH:  # another opener is at its repair
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.01)
+            how = fcntl.LOCK_SH
+        else:
+            return how == fcntl.LOCK_EX
+
+
+def _last_byte(fd: int) -> bytes:
+    return os.pread(fd, 1, max(os.fstat(fd).st_size - 1, 0))
+
+
+def _repair(fd: int, path: Path) -> None:
+    """Cut a torn last line off, and keep it beside the file; a whole one only lacks its newline."""
+    size = start = os.fstat(fd).st_size
+    newline = -1
+    while start > 0 and newline < 0:
+        step = min(_BLOCK, start)
+        start -= step
+        newline = os.pread(fd, step, start).rfind(b"\n")
+    torn = os.pread(fd, size, start + newline + 1)
+    if not torn or _is_whole(torn):
+        return
+    kept = path.with_name(f"{path.name}.torn")
+    with kept.open("ab") as file:
+        file.write(torn + b"\n")
+    os.ftruncate(fd, size - len(torn))
+    _log.warning(
+        "%s: the last line was torn (a crash, a full disk); its %d bytes were moved to %s",
+        path,
+        len(torn),
+        kept.name,
+    )
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False

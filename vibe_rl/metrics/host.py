@@ -1,0 +1,218 @@
+"""Device and NumPy values → host values: what a record may hold, and what each value becomes."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from types import NoneType
+from typing import Any, NoReturn
+
+import numpy as np
+
+
+class UnloggableError(Exception):
+    """Why a value can't be logged, and where in the record it stands."""
+
+    def __init__(self, kind: type[Exception], reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.path: list[str] = []
+
+    def public(self) -> Exception:
+        """The `TypeError` or `ValueError` that the caller of `write()` sees."""
+        return self.kind(f"metric {'.'.join(reversed(self.path))!r}: {self.reason}")
+
+
+def host_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a record's values into host values that `jsonl.encode` takes as they are.
+
+    The dictionary is new; host values that can be mutated (lists, mappings, NumPy arrays) may be
+    shared with the caller until the row is encoded.
+
+    Raises:
+        TypeError: If `record` is no mapping, or a value is of a kind that the file can't hold.
+        ValueError: If a value can't be read from here, such as a donated JAX buffer.
+    """
+    if type(record) is not dict and not isinstance(record, Mapping):
+        raise TypeError(
+            f"a record is a mapping of names to values, such as {{'loss': 0.4}}, not {record!r:.99}"
+        )
+    try:
+        return _mapping(record)
+    except UnloggableError as error:
+        raise error.public() from error.__cause__
+
+
+def _mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    row = {}
+    name: Any = None
+    try:
+        for name, value in mapping.items():
+            # One dictionary look-up tells what to do: this loop is most of what write() costs.
+            convert = _CONVERTERS.get(type(value), _first_of_its_type)
+            row[name] = value if convert is None else convert(value)
+    except UnloggableError as error:
+        error.path.append(str(name))
+        raise
+    except RecursionError:
+        deep = UnloggableError(ValueError, "is nested too deeply, or contains itself")
+        deep.path.append(str(name))
+        raise deep from None
+    return row
+
+
+def _sequence(values: list[Any] | tuple[Any, ...]) -> list[Any]:
+    row = []
+    try:
+        for value in values:
+            row.append(_element(value))  # noqa: PERF401 - its length tells where an error stands
+    except UnloggableError as error:
+        error.path.append(str(len(row)))
+        raise
+    return row
+
+
+def _first_of_its_type(value: Any) -> Any:
+    """Find out how values of this type are converted, remember it, and convert this one."""
+    convert = _converter_for(value)
+    _CONVERTERS[type(value)] = convert
+    return value if convert is None else convert(value)
+
+
+def _converter_for(value: Any) -> Callable[[Any], Any] | None:
+    # A value can only be a JAX array if somebody has imported jax already.
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(value, jax.Array):
+        return _tracer if isinstance(value, jax.core.Tracer) else _jax_array
+    for kind, convert in _SUBCLASSES:
+        if isinstance(value, kind):
+            return convert
+    return _refuse
+
+
+def _jax_array(value: Any) -> Any:
+    try:
+        # `[()]` makes a scalar of a 0-d array and keeps its type, and with it float32's own text.
+        host = np.asarray(value)[()]
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise _unreadable(value, error) from error
+    return _element(host)
+
+
+def _unreadable(value: Any, error: Exception) -> UnloggableError:
+    if value.is_deleted():
+        return UnloggableError(
+            ValueError,
+            "the array's buffer was deleted or donated to a compiled function; "
+            "write the record before that call, or don't donate this value",
+        )
+    if "key<" in str(value.dtype):
+        return UnloggableError(
+            TypeError, "is a PRNG key array; log jax.random.key_data(key) if you mean its bits"
+        )
+    if not value.is_fully_addressable:
+        return UnloggableError(
+            ValueError,
+            "is spread over devices of other processes; reduce or replicate it in the compiled "
+            "function, so that each process holds all of it",
+        )
+    return UnloggableError(ValueError, f"can't be read from the device: {error}")
+
+
+def _tracer(value: Any) -> NoReturn:
+    raise UnloggableError(
+        TypeError,
+        f"is a tracer ({value.aval.str_short()}): inside jit there is no value yet; return it from "
+        "the compiled function and write it there",
+    )
+
+
+def _array(value: np.ndarray[Any, Any]) -> Any:
+    """An array of one element is a scalar; others stay arrays where orjson writes them exactly."""
+    if value.size == 1:
+        return _element(value.reshape(())[()])
+    native = value.dtype.newbyteorder("=")
+    if native in _EXACT_DTYPES:
+        return np.ascontiguousarray(value, native)
+    # Row by row until single elements are left.
+    return [_element(row) for row in value]
+
+
+def _element(value: Any) -> Any:
+    convert = _CONVERTERS.get(type(value), _first_of_its_type)
+    return value if convert is None else convert(value)
+
+
+def _narrow(value: np.generic) -> float | int:
+    """A scalar that orjson doesn't know or would widen: int4, float8, bfloat16, float16, …."""
+    if value.dtype.name.startswith(("int", "uint")):
+        return int(value)  # type: ignore[call-overload, no-any-return] # ml_dtypes' own types
+    if "float" in value.dtype.name and value.dtype.itemsize <= 2:
+        number = float(value)  # type: ignore[arg-type] # ml_dtypes' own types
+        return _shortest(number, value.dtype) if number and math.isfinite(number) else number
+    return _refuse(value)
+
+
+@functools.lru_cache(maxsize=65_536)
+def _shortest(number: float, dtype: np.dtype[Any]) -> float:
+    """The number of fewest digits that reads back to the same value in `dtype`."""
+    for digits in range(1, 17):
+        short = float(f"{number:.{digits}g}")
+        if dtype.type(short) == number:
+            return short
+    return number
+
+
+def _enum(value: enum.Enum) -> str | int | float:
+    """Its value where that is text or a number by design (`StrEnum`, `IntEnum`), else its name."""
+    if isinstance(value, int | float) or isinstance(value.value, str):
+        return value.value  # type: ignore[no-any-return]
+    return value.name
+
+
+def _refuse(value: Any) -> NoReturn:
+    kind = type(value)
+    raise UnloggableError(
+        TypeError,
+        f"a value of type {kind.__module__}.{kind.__qualname__} can't be logged; a record holds "
+        "numbers, text, booleans, None, arrays, and lists and mappings of these: convert it first",
+    )
+
+
+_EXACT_DTYPES = frozenset(
+    np.dtype(kind)
+    for kind in (
+        *(np.bool_, np.int8, np.int16, np.int32, np.int64),
+        *(np.uint8, np.uint16, np.uint32, np.uint64, np.float32, np.float64),
+    )
+)
+
+# Type → how its values are converted; None: as they are. Grows by one entry for each type met.
+_CONVERTERS: dict[type, Callable[[Any], Any] | None] = {
+    **dict.fromkeys((float, int, str, bool, NoneType, *(dtype.type for dtype in _EXACT_DTYPES))),
+    dict: _mapping,
+    list: _sequence,
+    tuple: _sequence,
+    np.ndarray: _array,
+}
+
+# For types that are none of the above: the first that fits.
+_SUBCLASSES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    (enum.Enum, _enum),
+    (str, str),
+    (float, float),
+    (int, int),
+    (Mapping, _mapping),
+    ((list, tuple), _sequence),
+    ((datetime, date, time), lambda moment: moment.isoformat()),
+    (os.PathLike, os.fsdecode),
+    (np.ndarray, lambda array: _array(np.asarray(array))),
+    (np.datetime64, str),
+    (np.generic, _narrow),
+)

@@ -1,0 +1,283 @@
+"""`MetricsLogger`: the life of a logger, top to bottom."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self, get_args
+
+from vibe_rl.metrics.append import MetricsFile
+from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.feed import BackendStats, Feed
+from vibe_rl.metrics.host import host_record
+from vibe_rl.metrics.jsonl import encode
+from vibe_rl.metrics.writer import Overflow, Writer
+from vibe_rl.run_dir import RunDir
+
+_log = logging.getLogger("vibe_rl")
+
+
+@dataclass(frozen=True)
+class LoggerStats:
+    """A logger's counts at one moment: `written + queued + dropped` is the calls of `write()`.
+
+    Attributes:
+        written: Records that this logger has put in the file.
+        queued: Records accepted, but not yet in the file.
+        dropped: Records given up because the queue was full.
+        high_water: The most records that ever waited in the queue at a time.
+        backends: How far each backend is, by name.
+    """
+
+    written: int
+    queued: int
+    dropped: int
+    high_water: int
+    backends: dict[str, BackendStats]
+
+
+class MetricsLogger:
+    """Logs records to a JSON Lines file and to backends, without making the caller wait for them.
+
+    `write()` turns a record into a line on the caller's thread and queues it. One thread appends
+    the lines to the file; each backend follows the file on a thread of its own. `close()`, leaving
+    the `with` block, and the interpreter's exit write out everything that was accepted.
+
+    Any number of threads may use a logger at once, and several loggers may append to one file. In
+    a forked child, `write()` appends at once, and backends stay the parent's.
+
+    Args:
+        path: The metrics file, made with its directories if missing and appended to if it exists;
+            or a `RunDir`, meaning its `log_path()`.
+        backends: What else gets every record; see `LogBackend`.
+        queue_size: The most records that may wait for the writer thread. Whatever this is, at most
+            256 MiB wait, or one record.
+        overflow: What `write()` does when the queue is full: `"block"` waits, `"drop_oldest"` and
+            `"drop_newest"` never wait and count what they drop in `stats`. Each warns once.
+        flush_interval: Seconds between two appends to the file while records come in, and so the
+            most that a killed process loses.
+
+    Raises:
+        TypeError: If a backend lacks `log` or `close`.
+        ValueError: If another argument is out of its range, or the path is a URL.
+        OSError: If the path is a directory or can't be written.
+
+    Example:
+        >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
+        ...     for step in range(3):
+        ...         logger.write({"step": step, "loss": 1.0 / (step + 1)})
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | RunDir,
+        backends: Sequence[LogBackend] | None = None,
+        *,
+        queue_size: int = 65_536,
+        overflow: Overflow = "block",
+        flush_interval: float = 0.1,
+    ) -> None:
+        _check_settings(queue_size, overflow, flush_interval)
+        checked = _check_backends(backends)
+        self._start_ns = time.monotonic_ns()
+        self._closed = False  # whether write() refuses
+        self._outcome: bool | None = None  # of close(), once it is through
+        self._file = MetricsFile(path.log_path() if isinstance(path, RunDir) else Path(path))
+        self._feeds = [Feed(each, self._file.path, self._file.start_byte) for each in checked]
+        self._writer = Writer(
+            self._file.append,
+            self._wake_feeds,
+            queue_size=queue_size,
+            overflow=overflow,
+            flush_interval=flush_interval,
+        )
+        # Last of all: exit hooks run in reverse order, and backends register theirs when made.
+        atexit.register(self._close, how="exit")
+        _live.add(self)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Log one record: a snapshot of its values at this moment.
+
+        Waits for JAX arrays that are still being computed, and for nothing else while the queue
+        has room. `wall_time`, the seconds since this logger was made, is added if absent.
+
+        Args:
+            record: Names to values: numbers, text, booleans, None; JAX or NumPy arrays of any
+                shape (of one element: a scalar); paths, enums, dates; lists and mappings of these.
+
+        Raises:
+            TypeError: If the record is no mapping, a name no string, or a value of a kind that
+                the file can't hold; names the metric. Nothing is logged then.
+            ValueError: If a value can't be read (a donated buffer, an array that other processes
+                hold a part of) or written (an integer of more than 64 bits); or if the logger is
+                closed.
+        """
+        if self._closed:
+            raise ValueError(f"the logger of {self.path} is closed; write before close()")
+        elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
+        row = host_record(record)
+        if "wall_time" not in row:
+            row["wall_time"] = elapsed_us / 1e6
+        self._writer.put(encode(row))
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was written is in the file and was logged by every backend.
+
+        Args:
+            timeout: The most seconds to wait. None waits as long as it takes, except for a backend
+                that shows no sign of life for 30 s.
+
+        Returns:
+            Whether everything has arrived everywhere.
+
+        Raises:
+            OSError: If the file can't be appended to; says how many records have not landed. They
+                are kept, and tried again.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._writer.flush(timeout) and self._deliver(deadline)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Write out and deliver everything, close the backends, and give the file free.
+
+        Closing again does nothing; `write()` from now on raises `ValueError`.
+
+        Args:
+            timeout: The most seconds to wait. None waits as long as it takes, except for a backend
+                that shows no sign of life for 30 s.
+
+        Returns:
+            Whether everything has arrived everywhere. What has not is said in the log.
+
+        Raises:
+            OSError: If the file can't be appended to; says how many records are lost.
+        """
+        return self._close(timeout, how="closed")
+
+    @property
+    def path(self) -> Path:
+        """The metrics file."""
+        return self._file.path
+
+    @property
+    def stats(self) -> LoggerStats:
+        """What was written, dropped and delivered up to now."""
+        writer = self._writer
+        return LoggerStats(
+            written=writer.written,
+            queued=writer.queued,
+            dropped=writer.dropped,
+            high_water=writer.high_water,
+            backends={feed.name: feed.stats for feed in self._feeds},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self._close(how=type(error).__name__)
+        except OSError as lost:  # must not hide the error that ended the block
+            _log.error("%s: %s", self.path, lost)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        stats = self.stats
+        counts = f"{stats.written} written, {stats.queued} queued, {stats.dropped} dropped"
+        return f"<MetricsLogger {str(self.path)!r}, {state}, {counts}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a MetricsLogger can't be copied or sent to another process; make one there on the "
+            "same path: several loggers may append to one file"
+        )
+
+    def _close(self, timeout: float | None = None, *, how: str) -> bool:
+        # Each step may be repeated, so that after a Ctrl-C in one, exit goes on from there.
+        if self._outcome is not None:
+            return self._outcome
+        self._closed = True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        lost: OSError | None = None
+        landed = False
+        try:
+            landed = self._writer.close(timeout)
+        except OSError as error:
+            lost = error
+        delivered = self._deliver(deadline, close=True)
+        if landed or lost:
+            self._file.close(how)
+        else:
+            _log.error("%s: %d records were not written in time", self.path, self._writer.queued)
+        self._outcome = landed and delivered
+        atexit.unregister(self._close)
+        if lost:
+            raise lost
+        return self._outcome
+
+    def _deliver(self, deadline: float | None, *, close: bool = False) -> bool:
+        """Have every feed deliver what the file holds, all at the same time."""
+        tickets = [feed.ask(close=close) for feed in self._feeds]
+        delivered = True
+        for feed, ticket in zip(self._feeds, tickets, strict=True):
+            if not feed.wait(ticket, deadline):
+                delivered = False
+                behind = feed.stats.behind
+                _log.error("%s did not take %d bytes of %s in time", feed.name, behind, self.path)
+        return delivered
+
+    def _wake_feeds(self) -> None:
+        for feed in self._feeds:
+            feed.wake()
+
+    def _after_fork(self) -> None:
+        self._feeds = []
+        self._writer.after_fork()
+        self._file.after_fork()
+
+
+_live: weakref.WeakSet[MetricsLogger] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for logger in list(_live):
+        logger._after_fork()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _check_settings(queue_size: int, overflow: str, flush_interval: float) -> None:
+    if type(queue_size) is not int or queue_size < 1:
+        raise ValueError(f"queue_size is a number of records, at least 1, not {queue_size!r}")
+    if overflow not in get_args(Overflow):
+        raise ValueError(f"overflow is one of {', '.join(get_args(Overflow))}; not {overflow!r}")
+    if not isinstance(flush_interval, int | float) or not 0 <= flush_interval < math.inf:
+        raise ValueError(
+            f"flush_interval is a number of seconds, at least 0, not {flush_interval!r}"
+        )
+
+
+def _check_backends(backends: Sequence[LogBackend] | None) -> list[LogBackend]:
+    if isinstance(backends, LogBackend) or not isinstance(backends or (), Sequence):
+        raise TypeError(f"backends is a list of backends, not {backends!r}")
+    for backend in backends or ():
+        if isinstance(backend, type) or not isinstance(backend, LogBackend):
+            raise TypeError(f"a backend is an object with methods log and close, not {backend!r}")
+    return list(backends or ())

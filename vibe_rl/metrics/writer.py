@@ -1,0 +1,285 @@
+"""The bounded queue between the training loop and the thread that appends to the file."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+from vibe_rl.metrics.threads import Alarm, BackgroundThread
+
+_log = logging.getLogger("vibe_rl")
+
+Overflow = Literal["block", "drop_oldest", "drop_newest"]
+
+MAX_BYTES = 256 << 20
+# Lines joined for one append: few enough to hold the GIL for some ten microseconds only.
+_BURST_LINES = 1_000
+_BURST_BYTES = 1 << 20
+# After a failed append: the pause before the next try, at first and at most.
+_RETRY_S = (0.1, 1.0)
+# How long close() goes on trying when appends fail.
+_CLOSE_PATIENCE_S = 2.0
+
+
+class Writer:
+    """Takes encoded lines from any thread, and appends them to a file from a thread of its own.
+
+    The queue is a `deque`, whose `append` and `popleft` are atomic, so a `put()` that finds room
+    takes no lock. Room is counted in slots of `MAX_BYTES / queue_size` bytes: most lines take one,
+    a longer line as many as it fills, which bounds records and bytes at once.
+
+    Args:
+        append: Appends the beginning of some bytes to the file, and says how many bytes that was.
+        on_append: Called on the writer's thread when lines have landed.
+        queue_size: The most lines that wait at a time.
+        overflow: What `put()` does when there is no room.
+        flush_interval: Seconds between two appends while lines come in.
+
+    Attributes:
+        written: Lines that this writer has put in the file.
+        dropped: Lines given up because there was no room.
+        high_water: The most lines that ever waited at a time.
+    """
+
+    def __init__(
+        self,
+        append: Callable[[memoryview], int],
+        on_append: Callable[[], None],
+        *,
+        queue_size: int,
+        overflow: Overflow,
+        flush_interval: float,
+    ) -> None:
+        self._append = append
+        self._on_append = on_append
+        self._size = queue_size
+        self._slot = max(MAX_BYTES // queue_size, 1)
+        self._overflow = overflow
+        self._interval = flush_interval
+        self._reset()
+        self._thread: BackgroundThread | None = BackgroundThread(self._run, "writer")
+        self._thread.start()
+
+    def _reset(self) -> None:
+        self.written = self.dropped = self.high_water = 0
+        self._queue: deque[bytes] = deque()
+        self._extra = 0  # slots that long lines take beyond their first; changed under the lock
+        self._unlanded = memoryview(b"")  # taken from the queue, but not yet in the file,
+        self._unlanded_lines = 0  # and how many lines that is
+        self._error: OSError | None = None  # why the last append failed
+        self._warned = False
+        self._flush_asked = self._flush_done = 0
+        self._closing = self._closed = False
+        self._alarm = Alarm()
+        self._asleep = False  # whether the thread sleeps until the alarm rings
+        # Re-entrant, because a signal handler may write() while its thread is in here.
+        self._changed = threading.Condition(threading.RLock())
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's lines to it, and append within `put()`."""
+        self._reset()
+        self._thread = None
+        self._asleep = True
+
+    # -- on the caller's thread ---------------------------------------------------------------
+
+    def put(self, line: bytes) -> None:
+        """Queue a line.
+
+        Raises:
+            ValueError: If the writer was closed meanwhile.
+        """
+        if len(self._queue) + self._extra >= self._size // 2 or len(line) > self._slot:
+            self._put_when_crowded(line)
+        else:
+            self._queue.append(line)
+        # After the append, for the thread looks at the queue after it has set this.
+        if self._asleep:
+            self._attend(line)
+
+    @property
+    def queued(self) -> int:
+        """Lines accepted, but not yet in the file."""
+        return len(self._queue) + self._unlanded_lines
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until every line put before is in the file; False if `timeout` seconds were too few.
+
+        Raises:
+            OSError: If the file can't be appended to; says how many lines have not landed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            if self._thread is None:
+                if not self._closed:
+                    self._drain()
+            else:
+                self._flush_asked += 1
+                mine = self._flush_asked
+                while self._flush_done < mine and not self._closed:
+                    self._alarm.ring()
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return False
+                    self._changed.wait(left)
+            self._raise_if_unlanded()
+        return True
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Append what waits and end the thread; False if `timeout` seconds were too few for it.
+
+        Raises:
+            OSError: If the file can't be appended to; says how many lines are lost.
+        """
+        self._closing = True
+        if self._thread is not None:
+            self._alarm.ring()
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return False
+        with self._changed:
+            if not self._closed:
+                self._thread = None
+                self._asleep = True
+                self._drain()  # what a put() that was under way has queued since
+                self._closed = True
+                self._changed.notify_all()
+                self._raise_if_unlanded()
+        return True
+
+    def _put_when_crowded(self, line: bytes) -> None:
+        slots = max(-(-len(line) // self._slot), 1)
+        if self._is_full(slots) and not self._warned:
+            self._warned = True
+            consequence = {
+                "block": "write() waits until the disk has caught up",
+                "drop_oldest": "the oldest records are dropped",
+                "drop_newest": "new records are dropped",
+            }[self._overflow]
+            # Outside the lock: a logging handler may hold a lock of its own, and write() to us.
+            _log.warning("the queue of %d records is full: %s", self._size, consequence)
+        with self._changed:
+            while self._is_full(slots) and not self._closed:
+                if self._overflow == "drop_newest":
+                    self.dropped += 1
+                    return
+                if self._overflow == "drop_oldest":
+                    self.dropped += len(self._take(1))
+                elif self._thread is None:
+                    self._drain()
+                elif isinstance(threading.current_thread(), BackgroundThread):
+                    break
+                else:
+                    self._alarm.ring()
+                    self._changed.wait()
+            self._extra += slots - 1
+            self._queue.append(line)
+        self._alarm.ring()
+
+    def _attend(self, line: bytes) -> None:
+        """Wake the thread, or, where there is none, do its work."""
+        if self._thread is not None:
+            self._asleep = False
+            self._alarm.ring()
+            return
+        with self._changed:
+            if not self._closed:
+                self._drain()
+            elif line in self._queue:
+                self._queue.remove(line)
+                raise ValueError("the logger was closed while this record was being written")
+
+    def _is_full(self, slots: int) -> bool:
+        waiting = len(self._queue)
+        return waiting > 0 and waiting + self._extra + slots > self._size
+
+    def _raise_if_unlanded(self) -> None:
+        if self._error is not None:
+            reason = self._error
+            message = f"{self.queued} records have not landed in the file: {reason}"
+            raise OSError(reason.errno, message) from reason
+
+    # -- on the writer's thread ---------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause = _RETRY_S[0]
+        give_up = None
+        while True:
+            asked, closing = self._flush_asked, self._closing
+            before = self.written
+            landed = self._drain()
+            if self.written > before:
+                self._on_append()
+            with self._changed:
+                self._flush_done = asked
+                self._changed.notify_all()
+            if closing:
+                give_up = give_up or time.monotonic() + _CLOSE_PATIENCE_S
+                if landed or time.monotonic() > give_up:
+                    return
+            if not landed:
+                self._alarm.wait(pause)
+                pause = min(2 * pause, _RETRY_S[1])
+            elif self.written > before:
+                pause = _RETRY_S[0]
+                self._alarm.wait(self._interval)
+            else:
+                self._sleep_until_needed()
+
+    def _sleep_until_needed(self) -> None:
+        self._asleep = True
+        if not self._queue:  # looked at after that, for put() appends first and looks at it then
+            self._alarm.wait()
+        self._asleep = False
+
+    def _drain(self) -> bool:
+        """Append the lines that wait now; False if the file takes no more."""
+        waiting = len(self._queue)
+        while self._unlanded_lines or waiting > 0:
+            if not self._unlanded_lines:
+                lines = self._take(min(waiting, _BURST_LINES))
+                if not lines:
+                    break  # put() dropped them
+                waiting -= len(lines)
+                self._unlanded, self._unlanded_lines = memoryview(b"".join(lines)), len(lines)
+            try:
+                done = self._append(self._unlanded)
+            except OSError as error:
+                if self._error is None:
+                    _log.error("can't append to the metrics file; will go on trying: %s", error)
+                self._error = error
+                return False
+            self._landed(done)
+        return True
+
+    def _take(self, most: int) -> list[bytes]:
+        """Take lines from the queue, at most so many, and at most about a megabyte of them."""
+        self.high_water = max(self.high_water, len(self._queue))
+        lines: list[bytes] = []
+        size = 0
+        try:
+            while len(lines) < most and size < _BURST_BYTES:
+                line = self._queue.popleft()
+                lines.append(line)
+                size += len(line)
+        except IndexError:
+            pass  # put() has dropped the rest
+        with self._changed:
+            if self._extra:
+                self._extra -= sum((len(line) - 1) // self._slot for line in lines)
+            self._changed.notify_all()
+        return lines
+
+    def _landed(self, done: int) -> None:
+        """Count the bytes that the file took: all, unless the disk is full or a signal came."""
+        if self._error is not None:
+            _log.warning("the metrics file can be appended to again")
+            self._error = None
+        rest = self._unlanded[done:]
+        rest_lines = bytes(rest).count(b"\n")
+        self.written += self._unlanded_lines - rest_lines
+        self._unlanded, self._unlanded_lines = rest, rest_lines
