@@ -152,9 +152,9 @@ def _element(value: Any) -> Any:
 def _narrow(value: np.generic) -> float | int:
     """A scalar that orjson doesn't know or would widen: int4, float8, bfloat16, float16, …."""
     if value.dtype.name.startswith(("int", "uint")):
-        return int(value)  # type: ignore[call-overload, no-any-return] # ml_dtypes' own types
+        return int(value)
     if "float" in value.dtype.name and value.dtype.itemsize <= 2:
-        number = float(value)  # type: ignore[arg-type] # ml_dtypes' own types
+        number = float(value)
         return _shortest(number, value.dtype) if number and math.isfinite(number) else number
     return _refuse(value)
 
