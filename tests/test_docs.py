@@ -1,0 +1,43 @@
+"""Every Python block of README and manual runs, page by page, top to bottom; so do docstrings."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import vibe_rl
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MODULES = ["vibe_rl", *(m.name for m in pkgutil.walk_packages(vibe_rl.__path__, "vibe_rl."))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for number, block in enumerate(blocks(page, "python"), start=1):
+        exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)  # noqa: S102
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_of_docstrings_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if module.endswith("__main__"):
+        pytest.skip("importing it runs it")
+    failed, _ = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
+    assert failed == 0
+
+
+def test_ci_runs_the_test_line_of_the_readme():
+    run, test = blocks(ROOT / "README.md", "sh")[:2]
+    assert "vibe-rl train ppo" in run
+    quiet = test.strip().replace("pip install -e", "pip install -q -e")
+    assert quiet in (ROOT / ".ci" / "run").read_text()
