@@ -32,8 +32,7 @@ class UnloggableError(Exception):
 def host_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a record's values into host values that `jsonl.encode` takes as they are.
 
-    The dictionary is new; host values that can be mutated (lists, mappings, NumPy arrays) may be
-    shared with the caller until the row is encoded.
+    The row is a snapshot: nothing in it is shared with the caller, or with a device's buffer.
 
     Raises:
         TypeError: If `record` is no mapping, or a value is of a kind that the file can't hold.
@@ -47,6 +46,32 @@ def host_record(record: Mapping[str, Any]) -> dict[str, Any]:
         return _mapping(record)
     except UnloggableError as error:
         raise error.public() from error.__cause__
+
+
+def host_value(value: Any) -> Any:
+    """Turn one value into a host value, as `host_record` does with each.
+
+    Raises:
+        UnloggableError: If it can't be.
+    """
+    convert = _CONVERTERS.get(type(value), _first_of_its_type)
+    return value if convert is None else convert(value)
+
+
+def host_array(value: Any) -> np.ndarray[Any, Any] | None:
+    """A JAX or NumPy array as a NumPy array, shared where possible; None if it is something else.
+
+    Raises:
+        UnloggableError: If it can't be read from here.
+    """
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if _converter_for(value) is not _jax_array:
+        return None
+    try:
+        return np.asarray(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise _unreadable(value, error) from error
 
 
 def _mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +96,7 @@ def _sequence(values: list[Any] | tuple[Any, ...]) -> list[Any]:
     row = []
     try:
         for value in values:
-            row.append(_element(value))  # noqa: PERF401 - its length tells where an error stands
+            row.append(host_value(value))  # noqa: PERF401 - its length tells where an error stands
     except UnloggableError as error:
         error.path.append(str(len(row)))
         raise
@@ -102,7 +127,7 @@ def _jax_array(value: Any) -> Any:
         host = np.asarray(value)[()]
     except (RuntimeError, TypeError, ValueError) as error:
         raise _unreadable(value, error) from error
-    return _element(host)
+    return host_value(host)
 
 
 def _unreadable(value: Any, error: Exception) -> UnloggableError:
@@ -136,17 +161,12 @@ def _tracer(value: Any) -> NoReturn:
 def _array(value: np.ndarray[Any, Any]) -> Any:
     """An array of one element is a scalar; others stay arrays where orjson writes them exactly."""
     if value.size == 1:
-        return _element(value.reshape(())[()])
+        return host_value(value.reshape(())[()])
     native = value.dtype.newbyteorder("=")
-    if native in _EXACT_DTYPES:
-        return np.ascontiguousarray(value, native)
+    if native in EXACT_DTYPES:
+        return np.array(value, native, order="C")
     # Row by row until single elements are left.
-    return [_element(row) for row in value]
-
-
-def _element(value: Any) -> Any:
-    convert = _CONVERTERS.get(type(value), _first_of_its_type)
-    return value if convert is None else convert(value)
+    return [host_value(row) for row in value]
 
 
 def _narrow(value: np.generic) -> float | int:
@@ -185,7 +205,7 @@ def _refuse(value: Any) -> NoReturn:
     )
 
 
-_EXACT_DTYPES = frozenset(
+EXACT_DTYPES = frozenset(
     np.dtype(kind)
     for kind in (
         *(np.bool_, np.int8, np.int16, np.int32, np.int64),
@@ -195,7 +215,7 @@ _EXACT_DTYPES = frozenset(
 
 # Type → how its values are converted; None: as they are. Grows by one entry for each type met.
 _CONVERTERS: dict[type, Callable[[Any], Any] | None] = {
-    **dict.fromkeys((float, int, str, bool, NoneType, *(dtype.type for dtype in _EXACT_DTYPES))),
+    **dict.fromkeys((float, int, str, bool, NoneType, *(dtype.type for dtype in EXACT_DTYPES))),
     dict: _mapping,
     list: _sequence,
     tuple: _sequence,

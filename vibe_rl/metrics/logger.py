@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Self, get_args
 
 from vibe_rl.metrics.append import MetricsFile
 from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.batch import cut, host_columns
 from vibe_rl.metrics.feed import BackendStats, Feed
 from vibe_rl.metrics.host import host_record
 from vibe_rl.metrics.jsonl import encode
@@ -88,6 +89,7 @@ class MetricsLogger:
         _check_settings(queue_size, overflow, flush_interval)
         checked = _check_backends(backends)
         self._start_ns = time.monotonic_ns()
+        self._queue_size = queue_size
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
         self._file = MetricsFile(path.log_path() if isinstance(path, RunDir) else Path(path))
@@ -127,6 +129,37 @@ class MetricsLogger:
         if "wall_time" not in row:
             row["wall_time"] = elapsed_us / 1e6
         self._writer.put(encode(row))
+
+    def write_batch(self, columns: Mapping[str, Any]) -> None:
+        """Log many records at once, from arrays with one common leading axis.
+
+        The file gets the lines that `write()` of each row would have put there, at a tenth of the
+        cost: each array crosses to the host in one transfer, and the lines are made on the
+        writer's thread. A snapshot, as with `write()`.
+
+        Args:
+            columns: Names to columns of one length (JAX or NumPy arrays, lists, ranges), to single
+                values that every record repeats, or to a mapping of these. Row `i` of an array of
+                several axes is record `i`'s value. `wall_time` is this call's if absent.
+
+        Raises:
+            TypeError: If `columns` is no mapping, a name no string, or a value of a kind that the
+                file can't hold; names the metric. Nothing is logged then.
+            ValueError: If no column is given, or columns differ in length; if a value can't be
+                read or written; or if the logger is closed.
+
+        Example:
+            >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
+            ...     logger.write_batch({"step": range(3), "loss": np.ones(3), "phase": "warm-up"})
+        """
+        if self._closed:
+            raise ValueError(f"the logger of {self.path} is closed; write before close()")
+        elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
+        tree, length = host_columns(columns)
+        if "wall_time" not in tree:
+            tree["wall_time"] = elapsed_us / 1e6
+        for block in cut(tree, length, most=max(self._queue_size // 16, 1)):
+            self._writer.put_block(block)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was written is in the file and was logged by every backend.

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 from vibe_rl.metrics.threads import Alarm, BackgroundThread
 
@@ -23,6 +23,22 @@ _BURST_BYTES = 1 << 20
 _RETRY_S = (0.1, 1.0)
 # How long close() goes on trying when appends fail.
 _CLOSE_PATIENCE_S = 2.0
+
+
+class Block(Protocol):
+    """Several records as one item of the queue; the writer's thread makes their lines.
+
+    Attributes:
+        records: How many records.
+    """
+
+    records: int
+
+    def __len__(self) -> int:
+        """The most bytes that its lines can take."""
+
+    def lines(self) -> bytes:
+        """The records' lines."""
 
 
 class Writer:
@@ -66,8 +82,10 @@ class Writer:
 
     def _reset(self) -> None:
         self.written = self.dropped = self.high_water = 0
-        self._queue: deque[bytes] = deque()
-        self._extra = 0  # slots that long lines take beyond their first; changed under the lock
+        self._queue: deque[bytes | Block] = deque()
+        # Slots that long lines and blocks take, and records that blocks hold, beyond one an item;
+        # changed under the lock.
+        self._extra = self._folded = 0
         self._unlanded = memoryview(b"")  # taken from the queue, but not yet in the file,
         self._unlanded_lines = 0  # and how many lines that is
         self._error: OSError | None = None  # why the last append failed
@@ -94,17 +112,27 @@ class Writer:
             ValueError: If the writer was closed meanwhile.
         """
         if len(self._queue) + self._extra >= self._size // 2 or len(line) > self._slot:
-            self._put_when_crowded(line)
+            self._put_with_care(line)
         else:
             self._queue.append(line)
         # After the append, for the thread looks at the queue after it has set this.
         if self._asleep:
             self._attend(line)
 
+    def put_block(self, block: Block) -> None:
+        """Queue several records at once; `put()` for each of them, but for the cost.
+
+        Raises:
+            ValueError: If the writer was closed meanwhile.
+        """
+        self._put_with_care(block)
+        if self._asleep:
+            self._attend(block)
+
     @property
     def queued(self) -> int:
         """Lines accepted, but not yet in the file."""
-        return len(self._queue) + self._unlanded_lines
+        return len(self._queue) + self._folded + self._unlanded_lines
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every line put before is in the file; False if `timeout` seconds were too few.
@@ -151,8 +179,8 @@ class Writer:
                 self._raise_if_unlanded()
         return True
 
-    def _put_when_crowded(self, line: bytes) -> None:
-        slots = max(-(-len(line) // self._slot), 1)
+    def _put_with_care(self, item: bytes | Block) -> None:
+        slots = self._slots(item)
         if self._is_full(slots) and not self._warned:
             self._warned = True
             consequence = {
@@ -165,10 +193,10 @@ class Writer:
         with self._changed:
             while self._is_full(slots) and not self._closed:
                 if self._overflow == "drop_newest":
-                    self.dropped += 1
+                    self.dropped += _records(item)
                     return
                 if self._overflow == "drop_oldest":
-                    self.dropped += len(self._take(1))
+                    self.dropped += _count(*self._take(1))
                 elif self._thread is None:
                     self._drain()
                 elif isinstance(threading.current_thread(), BackgroundThread):
@@ -177,10 +205,12 @@ class Writer:
                     self._alarm.ring()
                     self._changed.wait()
             self._extra += slots - 1
-            self._queue.append(line)
-        self._alarm.ring()
+            self._folded += _records(item) - 1
+            self._queue.append(item)
+        if len(self._queue) + self._extra >= self._size // 2:
+            self._alarm.ring()
 
-    def _attend(self, line: bytes) -> None:
+    def _attend(self, item: bytes | Block) -> None:
         """Wake the thread, or, where there is none, do its work."""
         if self._thread is not None:
             self._asleep = False
@@ -189,9 +219,12 @@ class Writer:
         with self._changed:
             if not self._closed:
                 self._drain()
-            elif line in self._queue:
-                self._queue.remove(line)
+            elif item in self._queue:
+                self._queue.remove(item)
                 raise ValueError("the logger was closed while this record was being written")
+
+    def _slots(self, item: bytes | Block) -> int:
+        return max(-(-len(item) // self._slot), _records(item))
 
     def _is_full(self, slots: int) -> bool:
         waiting = len(self._queue)
@@ -241,11 +274,14 @@ class Writer:
         waiting = len(self._queue)
         while self._unlanded_lines or waiting > 0:
             if not self._unlanded_lines:
-                lines = self._take(min(waiting, _BURST_LINES))
+                lines, block = self._take(min(waiting, _BURST_LINES))
+                self._unlanded_lines = _count(lines, block)
+                if block is not None:
+                    lines.append(block.lines())
                 if not lines:
                     break  # put() dropped them
                 waiting -= len(lines)
-                self._unlanded, self._unlanded_lines = memoryview(b"".join(lines)), len(lines)
+                self._unlanded = memoryview(b"".join(lines))
             try:
                 done = self._append(self._unlanded)
             except OSError as error:
@@ -256,23 +292,30 @@ class Writer:
             self._landed(done)
         return True
 
-    def _take(self, most: int) -> list[bytes]:
-        """Take lines from the queue, at most so many, and at most about a megabyte of them."""
-        self.high_water = max(self.high_water, len(self._queue))
+    def _take(self, most: int) -> tuple[list[bytes], Block | None]:
+        """Take items from the queue, at most so many: up to a megabyte of lines, then a block."""
+        self.high_water = max(self.high_water, len(self._queue) + self._folded)
         lines: list[bytes] = []
+        block = None
         size = 0
         try:
             while len(lines) < most and size < _BURST_BYTES:
-                line = self._queue.popleft()
-                lines.append(line)
-                size += len(line)
+                item = self._queue.popleft()
+                if not isinstance(item, bytes):
+                    block = item
+                    break
+                lines.append(item)
+                size += len(item)
         except IndexError:
             pass  # put() has dropped the rest
         with self._changed:
             if self._extra:
                 self._extra -= sum((len(line) - 1) // self._slot for line in lines)
+            if block is not None:
+                self._extra -= self._slots(block) - 1
+                self._folded -= block.records - 1
             self._changed.notify_all()
-        return lines
+        return lines, block
 
     def _landed(self, done: int) -> None:
         """Count the bytes that the file took: all, unless the disk is full or a signal came."""
@@ -283,3 +326,11 @@ class Writer:
         rest_lines = bytes(rest).count(b"\n")
         self.written += self._unlanded_lines - rest_lines
         self._unlanded, self._unlanded_lines = rest, rest_lines
+
+
+def _records(item: bytes | Block) -> int:
+    return 1 if isinstance(item, bytes) else item.records
+
+
+def _count(lines: list[bytes], block: Block | None) -> int:
+    return len(lines) + (0 if block is None else block.records)
