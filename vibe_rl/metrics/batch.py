@@ -118,7 +118,8 @@ def _host_column(value: Any) -> Any:
     if isinstance(value, Mapping):
         return _host_tree(value)
     if isinstance(value, range):
-        value = np.arange(value.start, value.stop, value.step)
+        steps = np.arange(value.start, value.stop, value.step)
+        value = steps if steps.dtype.kind == "i" else list(value)  # arange rounds beyond int64
     array = host_array(value)
     if array is None:
         return host_value(value)
