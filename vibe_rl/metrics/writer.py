@@ -92,6 +92,7 @@ class Writer:
         self._warned = False
         self._flush_asked = self._flush_done = 0
         self._closing = self._closed = False
+        self._draining = False  # whether a caller's thread does the work of ours
         self._alarm = Alarm()
         self._asleep = False  # whether the thread sleeps until the alarm rings
         # Re-entrant, because a signal handler may write() while its thread is in here.
@@ -144,7 +145,7 @@ class Writer:
         with self._changed:
             if self._thread is None:
                 if not self._closed:
-                    self._drain()
+                    self._drain_here()
             else:
                 self._flush_asked += 1
                 mine = self._flush_asked
@@ -164,16 +165,17 @@ class Writer:
             OSError: If the file can't be appended to; says how many lines are lost.
         """
         self._closing = True
-        if self._thread is not None:
+        thread = self._thread  # which a close() on another thread may set to None meanwhile
+        if thread is not None:
             self._alarm.ring()
-            self._thread.join(timeout)
-            if self._thread.is_alive():
+            thread.join(timeout)
+            if thread.is_alive():
                 return False
         with self._changed:
             if not self._closed:
                 self._thread = None
                 self._asleep = True
-                self._drain()  # what a put() that was under way has queued since
+                self._drain_here()  # what a put() that was under way has queued since
                 self._closed = True
                 self._changed.notify_all()
                 self._raise_if_unlanded()
@@ -196,32 +198,51 @@ class Writer:
                     self.dropped += _records(item)
                     return
                 if self._overflow == "drop_oldest":
-                    self.dropped += _count(*self._take(1))
-                elif self._thread is None:
-                    self._drain()
-                elif isinstance(threading.current_thread(), BackgroundThread):
+                    # Two lines, lest a signal handler's put() come between the reading and the
+                    # writing of the count.
+                    dropped = _count(*self._take(1))
+                    self.dropped += dropped
+                elif self._draining or isinstance(threading.current_thread(), BackgroundThread):
                     break
+                elif self._thread is None:
+                    time.sleep(_RETRY_S[0])
+                    self._drain_here()
                 else:
-                    self._alarm.ring()
+                    self._hurry()
                     self._changed.wait()
             self._extra += slots - 1
             self._folded += _records(item) - 1
             self._queue.append(item)
         if len(self._queue) + self._extra >= self._size // 2:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Have the thread append now; but if that has just failed, it tries again at its pace."""
+        if self._error is None:
             self._alarm.ring()
 
     def _attend(self, item: bytes | Block) -> None:
         """Wake the thread, or, where there is none, do its work."""
-        if self._thread is not None:
-            self._asleep = False
-            self._alarm.ring()
-            return
-        with self._changed:
-            if not self._closed:
-                self._drain()
+        with self._changed:  # lest close() take the thread away between these lines
+            if self._thread is not None:
+                self._asleep = False
+                self._alarm.ring()
+            elif not self._closed:
+                self._drain_here()
             elif item in self._queue:
                 self._queue.remove(item)
                 raise ValueError("the logger was closed while this record was being written")
+
+    def _drain_here(self) -> None:
+        """Do the thread's work where there is no thread; under the lock."""
+        if self._draining:
+            return  # a signal handler's put() interrupts the loop below, which will see its line
+        self._draining = True
+        try:
+            while self.queued and self._drain():
+                pass
+        finally:
+            self._draining = False
 
     def _slots(self, item: bytes | Block) -> int:
         return max(-(-len(item) // self._slot), _records(item))
