@@ -1,15 +1,20 @@
 """The logger: `MetricsLogger`, reading back, backends, and console logging."""
 
 from vibe_rl.metrics.backends import LogBackend
+from vibe_rl.metrics.console import log_step_progress, setup_logging
 from vibe_rl.metrics.feed import BackendStats
 from vibe_rl.metrics.jsonl import iter_metrics, read_metrics
 from vibe_rl.metrics.logger import LoggerStats, MetricsLogger
+from vibe_rl.metrics.progress import TrainingProgress
 
 __all__ = [
     "BackendStats",
     "LogBackend",
     "LoggerStats",
     "MetricsLogger",
+    "TrainingProgress",
     "iter_metrics",
+    "log_step_progress",
     "read_metrics",
+    "setup_logging",
 ]

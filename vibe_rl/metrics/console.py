@@ -31,7 +31,7 @@ def setup_logging(level: int | str = logging.INFO) -> None:
     Example:
         >>> setup_logging()
         >>> logging.getLogger("vibe_rl").info("Starting training")
-        I 2026-02-15 14:30:22.123 [vibe_rl] Starting training
+        ... # I 2026-02-15 14:30:22.123 [vibe_rl] Starting training
     """
     logger = logging.getLogger("vibe_rl")
     logger.setLevel(level)
@@ -63,7 +63,7 @@ def log_step_progress(
 
     Example:
         >>> log_step_progress(5000, 100_000, metrics={"loss": 0.42, "reward": 195.0})
-        I 2026-02-15 14:30:22.123 [vibe_rl] step 5000/100000 (5.0%) | loss=0.42 reward=195
+        ... # I 2026-02-15 14:30:22.123 [vibe_rl] step 5000/100000 (5.0%) | loss=0.42 reward=195
     """
     logger = logging.getLogger(logger_name)
     if not logger.isEnabledFor(logging.INFO):
