@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -62,7 +63,8 @@ class Feed:
         self._alarm = Alarm()
         self._changed = threading.Condition()
         self._waiters = 0  # in flush() and close(): while there are any, the feed doesn't pause
-        self._asked = self._done = 0
+        self._asked = 0
+        self._done: float = 0  # the last ticket that is done; of a closed feed, every one is
         self._closing = False
         self._alive = self._slice_end = time.monotonic()
         BackgroundThread(self._run, f"feed of {self.name}").start()
@@ -131,7 +133,7 @@ class Feed:
                 self._call(self._backend.close)
                 os.close(self._fd)
             with self._changed:
-                self._done = asked
+                self._done = math.inf if closing else asked
                 self._changed.notify_all()
             if not closing:
                 self._alarm.wait()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from vibe_rl.metrics.batch import cut, host_columns
 from vibe_rl.metrics.feed import BackendStats, Feed
 from vibe_rl.metrics.host import host_record
 from vibe_rl.metrics.jsonl import encode
+from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
 from vibe_rl.run_dir import RunDir
 
@@ -175,6 +176,8 @@ class MetricsLogger:
             OSError: If the file can't be appended to; says how many records have not landed. They
                 are kept, and tried again.
         """
+        if isinstance(threading.current_thread(), BackgroundThread):
+            return False  # a backend or a logging handler asks: this thread would await itself
         deadline = None if timeout is None else time.monotonic() + timeout
         return self._writer.flush(timeout) and self._deliver(deadline)
 
@@ -301,7 +304,9 @@ def _check_settings(queue_size: int, overflow: str, flush_interval: float) -> No
         raise ValueError(f"queue_size is a number of records, at least 1, not {queue_size!r}")
     if overflow not in get_args(Overflow):
         raise ValueError(f"overflow is one of {', '.join(get_args(Overflow))}; not {overflow!r}")
-    if not isinstance(flush_interval, int | float) or not 0 <= flush_interval < math.inf:
+    if not isinstance(flush_interval, int | float) or not (
+        0 <= flush_interval <= threading.TIMEOUT_MAX
+    ):
         raise ValueError(
             f"flush_interval is a number of seconds, at least 0, not {flush_interval!r}"
         )
