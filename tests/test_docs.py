@@ -6,6 +6,9 @@ import pkgutil
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import vibe_rl
@@ -32,7 +35,8 @@ def test_the_examples_of_docstrings_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if module.endswith("__main__"):
         pytest.skip("importing it runs it")
-    failed, _ = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
+    usual = {"jax": jax, "jnp": jnp, "np": np}
+    failed, _ = doctest.testmod(importlib.import_module(module), extraglobs=usual)
     assert failed == 0
 
 
