@@ -1,0 +1,71 @@
+"""The `vibe-rl` command: this file starts and ends it, and each verb has a file of its own."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from vibe_rl import __version__
+
+
+class UsageError(Exception):
+    """What was asked for can't be done; the message says why, and what can."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the `vibe-rl` command, in the main thread.
+
+    SIGTERM and Ctrl-C unwind whatever runs, so that a logger closes and nothing is lost.
+
+    Args:
+        args: What follows the command's name; None takes it from `sys.argv`.
+
+    Returns:
+        The exit code: 0; 1 after an error; 2 if what was asked for can't be done; 130 after Ctrl-C;
+        143 after SIGTERM. Other than 0, stderr says why in one line.
+
+    Raises:
+        SystemExit: After `--help`, or an option that can't be understood: tyro ends the program.
+    """
+    args = sys.argv[1:] if args is None else args
+    if list(args) == ["--version"]:
+        print(f"vibe-rl {__version__}")
+        return 0
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run(args)
+    except KeyboardInterrupt:
+        message, code = "stopped by Ctrl-C", 130
+    except _Terminated:
+        message, code = "stopped by SIGTERM", 143
+    except UsageError as error:
+        message, code = f"error: {error}", 2
+    except (ImportError, OSError) as error:
+        message, code = f"error: {error}", 1
+    else:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    print(f"vibe-rl: {message}", file=sys.stderr)
+    return code
+
+
+def _run(args: Sequence[str]) -> None:
+    try:
+        from vibe_rl.cli.app import app  # noqa: PLC0415 - tyro is optional
+    except ModuleNotFoundError as error:
+        raise ImportError(f"needs {error.name}: pip install 'vibe-rl[cli]'") from error
+    app.cli(
+        prog="vibe-rl",
+        description="Train agents in JAX, logged live. `vibe-rl --version` prints the version.",
+        args=args,
+    )
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; like KeyboardInterrupt, no `except Exception` shall catch it."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal passes both
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the way out short
+    raise _Terminated

@@ -1,0 +1,8 @@
+"""The verbs of the command line."""
+
+from tyro.extras import SubcommandApp
+
+from vibe_rl.cli.train import train
+
+app = SubcommandApp()
+app.command(train, name="train", help="Train an agent, and log the run while it goes on.")
