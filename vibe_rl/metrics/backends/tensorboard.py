@@ -1,0 +1,175 @@
+"""TensorBoard: numbers as scalar curves."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import struct
+import time as clock
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Large enough that an event never straddles it, so that a full disk can't leave half of one behind.
+_BUFFER_BYTES = 1 << 20
+_NUMBER = (float, int)  # in the place of `float | int`, which takes twice the time
+# Kinds of records (sets of names) that are remembered at a time.
+_MAX_KINDS = 256
+
+
+class TensorBoardBackend:
+    """Fans records out to TensorBoard's event files, which `tensorboard --logdir` shows.
+
+    Every number in a record becomes a scalar, `step` and `wall_time` included; a boolean is 0 or 1.
+    A mapping inside a record gives tags such as `eval/return`. Everything else (text, None, lists)
+    is passed over. TensorBoard keeps scalars as float32; the metrics file has them exactly.
+
+    A point lies at its record's step, or, without one, at the record's number in the metrics file;
+    and at the time at which the record was written, not when it was delivered.
+
+    Args:
+        log_dir: Where the event file goes; made if missing. Each backend writes a file of its own,
+            so a run that is opened again adds to its curves.
+
+    Raises:
+        ImportError: If neither tensorboardX nor TensorBoard itself (which `torch.utils.tensorboard`
+            needs) is installed.
+        ValueError: If `log_dir` is a URL.
+        OSError: If `log_dir` can't be written.
+
+    Example:
+        >>> backend = TensorBoardBackend(log_dir="runs/example/logs")
+        >>> backend.log({"loss": 0.42, "eval": {"return": 195.0}}, step=1000)
+        >>> backend.close()
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self._new_event, self._crc32c = _library()
+        self._dir = _local_path(log_dir)
+        self._dir.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads a directory's files in the order of their names.
+        name = (
+            f"events.out.tfevents.{clock.time():.6f}.{socket.gethostname()}.{secrets.token_hex(4)}"
+        )
+        self._file = (self._dir / name).open("xb", buffering=_BUFFER_BYTES)
+        self._kinds: dict[tuple[str, ...], tuple[Any, list[Any]]] = {}
+        self._ordinal = 0
+        self._append(self._new_event(wall_time=clock.time(), file_version="brain.Event:2"))
+        self._file.flush()
+
+    @property
+    def identity(self) -> str:
+        """What tells this backend from others on the same metrics file: its directory."""
+        return f"TensorBoardBackend {self._dir}"
+
+    def log(self, record: dict[str, Any], step: int | None = None) -> None:
+        """Add a record's numbers now.
+
+        Args:
+            record: Plain Python values.
+            step: Where on the axis they lie. None: at the number of records logged before.
+        """
+        self.log_at(record, step, time=clock.time(), ordinal=self._ordinal)
+
+    def log_at(
+        self, record: dict[str, Any], step: int | None, *, time: float, ordinal: int
+    ) -> None:
+        """Add a record's numbers.
+
+        Args:
+            record: Plain Python values.
+            step: Where on the axis they lie; None: at `ordinal`.
+            time: When the record was written, in epoch seconds.
+            ordinal: The record's number in the metrics file, from 0.
+
+        Raises:
+            OSError: If the disk is full. Nothing was added then, so the call can be repeated.
+        """
+        if scalars := _scalars(record):
+            event, values = self._event_for(tuple(scalars))
+            event.wall_time = time
+            event.step = ordinal if step is None else step
+            for value, number in zip(values, scalars.values(), strict=True):
+                value.simple_value = number
+            self._append(event)
+        self._ordinal = ordinal + 1
+
+    def flush(self) -> None:
+        """Hand everything to the operating system, so that TensorBoard sees it.
+
+        Raises:
+            OSError: If the disk is full. What did not fit is kept for the next call.
+        """
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush, and close the event file."""
+        self._file.close()
+
+    def _event_for(self, tags: tuple[str, ...]) -> tuple[Any, list[Any]]:
+        """An event that has these tags already, and its values: setting them is all that is left.
+
+        Records of one kind come again and again, and tags are most of what an event costs.
+        """
+        if tags not in self._kinds:
+            if len(self._kinds) == _MAX_KINDS:
+                self._kinds.clear()
+            event = self._new_event()
+            self._kinds[tags] = event, [event.summary.value.add(tag=tag) for tag in tags]
+        return self._kinds[tags]
+
+    def _append(self, event: Any) -> None:
+        """Append an event in the framing of TensorFlow's record files, in one piece.
+
+        The libraries' own writers take four writes for it (slower, and a full disk tears the record
+        apart), or a queue and a thread.
+        """
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + self._checksum(length) + data + self._checksum(data))
+
+    def _checksum(self, data: bytes) -> bytes:
+        crc = self._crc32c(data)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _library() -> tuple[Callable[..., Any], Callable[[bytes], int]]:
+    """The class of events, and CRC-32C: native where tensorboardX finds the package crc32c."""
+    try:
+        from tensorboardX.crc32c import crc32c  # noqa: PLC0415 - optional
+        from tensorboardX.proto.event_pb2 import Event  # noqa: PLC0415
+    except ImportError:
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
+            from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import (  # noqa: PLC0415
+                crc32c,
+            )
+        except ImportError:
+            raise ImportError(
+                "TensorBoardBackend needs tensorboardX, or the TensorBoard behind torch.utils: "
+                "pip install 'vibe-rl[tensorboard]'"
+            ) from None
+    return Event, crc32c
+
+
+def _local_path(log_dir: str | os.PathLike[str]) -> Path:
+    # A `Path` made of a URL has lost one slash: gs:/bucket.
+    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(log_dir)):
+        raise ValueError(
+            f"log_dir is a local directory, not the URL {os.fspath(log_dir)!r}; write to a local "
+            "disk, and copy the files from there"
+        )
+    return Path(log_dir).absolute()
+
+
+def _scalars(record: dict[str, Any]) -> dict[str, float]:
+    scalars = {}
+    for name, value in record.items():
+        if isinstance(value, _NUMBER):
+            scalars[name] = value
+        elif isinstance(value, dict):
+            for tag, number in _scalars(value).items():
+                scalars[f"{name}/{tag}"] = number
+    return scalars
