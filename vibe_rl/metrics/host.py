@@ -165,8 +165,14 @@ def _array(value: np.ndarray[Any, Any]) -> Any:
     native = value.dtype.newbyteorder("=")
     if native in EXACT_DTYPES:
         return np.array(value, native, order="C")
-    # Row by row until single elements are left.
-    return [host_value(row) for row in value]
+    return _nested(value)
+
+
+def _nested(value: np.ndarray[Any, Any]) -> list[Any]:
+    """Lists in the array's own shape: rows of one element stay lists."""
+    if value.ndim == 1:
+        return [host_value(element) for element in value]
+    return [_nested(row) for row in value]
 
 
 def _narrow(value: np.generic) -> float | int:

@@ -52,7 +52,10 @@ def decode(line: bytes) -> dict[str, Any]:
     if type(record) is not dict:
         raise ValueError(f"a line holds one JSON object, not {line!r:.80}")
     if (marks := record.pop(NONFINITE, None)) is not None:
-        _restore(record, marks)
+        try:
+            _restore(record, marks)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     return record
 
 

@@ -1,0 +1,58 @@
+"""What the tests share: JAX on the CPU, a Python of their own to break, and the size of trials."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports jax.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# The same examples each time, for a red test must mean a change; and no example is timed.
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=100)
+settings.register_profile("long", deadline=None, max_examples=5_000)
+LONG = os.environ.get("VIBE_RL_LONG", "") not in ("", "0")
+settings.load_profile("long" if LONG else "ci")
+
+
+@pytest.fixture(scope="session")
+def scale():
+    """Choose how much to try: `scale(few, many)` is `many` if VIBE_RL_LONG=1 is set."""
+    return lambda few, many: many if LONG else few
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Start a script in a Python process of its own: `python(script, *args, **popen_settings)`.
+
+    The process works in `tmp_path`, its output is piped as text, and it doesn't outlive the test.
+    """
+    started = []
+
+    def start(script, *args, **settings):
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *map(str, args)],
+            **{"cwd": tmp_path, "text": True, **pipes, **settings},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run_python(python):
+    """Run a script like `python` does, to its end: gives (exit status, stdout, stderr)."""
+
+    def run(script, *args, **settings):
+        process = python(script, *args, **settings)
+        out, err = process.communicate(timeout=100)
+        return process.returncode, out, err
+
+    return run
