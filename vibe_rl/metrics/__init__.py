@@ -1,6 +1,11 @@
 """The logger: `MetricsLogger`, reading back, backends, and console logging."""
 
-from vibe_rl.metrics.backends import LogBackend
+from vibe_rl.metrics.backends import (
+    LogBackend,
+    TensorBoardBackend,
+    WandbBackend,
+    resume_wandb,
+)
 from vibe_rl.metrics.console import log_step_progress, setup_logging
 from vibe_rl.metrics.feed import BackendStats
 from vibe_rl.metrics.jsonl import iter_metrics, read_metrics
@@ -12,9 +17,12 @@ __all__ = [
     "LogBackend",
     "LoggerStats",
     "MetricsLogger",
+    "TensorBoardBackend",
     "TrainingProgress",
+    "WandbBackend",
     "iter_metrics",
     "log_step_progress",
     "read_metrics",
+    "resume_wandb",
     "setup_logging",
 ]

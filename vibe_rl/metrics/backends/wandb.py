@@ -1,0 +1,261 @@
+"""Weights & Biases: one run, resumed by the id that its directory keeps."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+import time as clock
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vibe_rl.atomic import write_atomically
+from vibe_rl.config_json import decode_config, encode_config
+from vibe_rl.metrics.backends.transaction_log import TransactionLog
+
+_log = logging.getLogger("vibe_rl")
+
+_ID_FILE = "wandb_id.txt"
+# Seconds between two writes of W&B to its log on the disk. Its own default is 15: what a killed
+# process loses.
+_LOG_INTERVAL_S = 0.1
+# How long flush() waits for a log that does not grow.
+_FLUSH_PATIENCE_S = 10.0
+
+
+class WandbBackend:
+    """Fans records out to a Weights & Biases run.
+
+    Every record becomes a row with the time at which it was written, whatever its step: W&B drops
+    no row because a step repeats or goes back, and its charts have `step` on their x axis.
+
+    With `run_dir`, the run's id is kept in `<run_dir>/wandb_id.txt`; the next backend with that
+    `run_dir` resumes the run. An explicit argument wins over that: `id="..."`, `resume="allow"`,
+    `fork_from=...`.
+
+    What is logged is safe from a crash once `flush()` returns: it is in W&B's own log of the run.
+    After a crash, `wandb sync` uploads what W&B has not uploaded from there.
+
+    Args:
+        project: The W&B project.
+        entity: The user or team that owns the project; None: W&B's default.
+        config: The run's configuration: a mapping or a dataclass, with values that `RunDir` can
+            save, JAX and NumPy ones included.
+        run_dir: Where the run's id is kept; made if missing. None: nowhere.
+        **init_kwargs: What else `wandb.init` takes, such as `mode="offline"`, `name`, `tags`.
+
+    Attributes:
+        exit_code: What `close()` tells W&B about how the run ended: 0 is finished, anything else
+            failed. None: what the interpreter is ending with, if it is.
+
+    Raises:
+        ImportError: If wandb is not installed.
+        OSError: If `run_dir` can't be written.
+        TypeError: If `config` holds something that can't be saved; names the place.
+        ValueError: If this process has the run open already.
+        wandb.Error: If W&B refuses, for example to resume a run that was deleted.
+
+    Example:
+        >>> backend = WandbBackend(project="rl", config={"lr": 1e-3}, mode="offline")
+        >>> backend.log({"step": 1000, "loss": 0.42}, step=1000)
+        >>> backend.close()
+    """
+
+    def __init__(
+        self,
+        project: str = "vibe_rl",
+        entity: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        **init_kwargs: Any,
+    ) -> None:
+        wandb = _library()
+        id_file = None if run_dir is None else _writable(Path(run_dir)) / _ID_FILE
+        saved = None if id_file is None else _saved_id(id_file)
+        if saved and not init_kwargs.keys() & {"id", "resume_from", "fork_from"}:
+            init_kwargs = {"id": saved, "resume": "must", **init_kwargs}
+        _keep_apart(wandb.run, init_kwargs)
+        self.exit_code: int | None = None
+        self._run = wandb.init(
+            project=project,
+            entity=entity,
+            config=None if config is None else decode_config(encode_config(config)),
+            settings=_settings(wandb, init_kwargs.pop("settings", None)),
+            **init_kwargs,
+        )
+        _open_runs.add(self.run_id)
+        # A disabled run exists nowhere: there is nothing to resume.
+        if id_file and self.run_id != saved and not self._run.disabled:
+            write_atomically(id_file, self.run_id.encode())
+        self._rows = 0
+        self._has_steps = False
+        self._disk = None
+        if not (self._run.disabled or self._run.settings.x_skip_transaction_log):
+            self._disk = TransactionLog(Path(self._run.settings.sync_file))
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, which is unique in its project."""
+        return str(self._run.id)
+
+    @property
+    def identity(self) -> str:
+        """What tells this backend from others on the same metrics file: its run."""
+        return f"WandbBackend {self._run.project}/{self.run_id}"
+
+    def log(self, record: dict[str, Any], step: int | None = None) -> None:
+        """Add a record as a row of now.
+
+        Args:
+            record: Plain Python values.
+            step: The row's `step`, if the record has none.
+        """
+        self.log_at(record, step, time=clock.time(), ordinal=None)
+
+    def log_at(
+        self, record: dict[str, Any], step: int | None, *, time: float, ordinal: int | None
+    ) -> None:
+        """Add a record as a row.
+
+        Args:
+            record: Plain Python values.
+            step: The row's `step`, if the record has none.
+            time: When the record was written, in epoch seconds.
+            ordinal: The record's number in the metrics file, from 0; None if unknown.
+        """
+        row = {"_timestamp": time, **record}
+        if step is not None:
+            row.setdefault("step", step)
+        if "step" in row and not self._has_steps:
+            # W&B drops rows whose own step goes back, so ours is a value like others, and W&B's
+            # counts rows. Only now, for a chart over a step that never comes would stay empty.
+            self._run.define_metric("*", step_metric="step")
+            self._has_steps = True
+        self._run.log(row, **self._numbering(ordinal))
+        self._rows += 1
+
+    def flush(self) -> None:
+        """Wait until the rows are in W&B's log on the disk, from which it uploads them.
+
+        Raises:
+            TimeoutError: If the log has not grown for 10 s.
+        """
+        if self._disk is None:
+            return
+        seen, since = -1, clock.monotonic()
+        while (rows := self._disk.rows()) < self._rows:
+            if rows > seen:
+                seen, since = rows, clock.monotonic()
+            elif clock.monotonic() > since + _FLUSH_PATIENCE_S:
+                raise TimeoutError(f"W&B has not saved {self._rows - rows} rows of {self.identity}")
+            clock.sleep(_LOG_INTERVAL_S / 5)
+
+    def close(self) -> None:
+        """Upload what is left, and tell W&B how the run ended; see `exit_code`."""
+        _open_runs.discard(self.run_id)
+        if self._disk is not None:
+            self._disk.close()
+        self._run.finish(exit_code=self.exit_code)
+
+    def _numbering(self, ordinal: int | None) -> dict[str, Any]:
+        """Where W&B's own count of rows goes on when an offline run is resumed.
+
+        Offline, W&B doesn't know how many rows it had, and counts from 0 in a second directory.
+        """
+        if self._rows or not ordinal or not self._run.offline:
+            return {}
+        return {"step": max(ordinal, self._run.step), "commit": True}
+
+
+def resume_wandb(
+    run_dir: str | os.PathLike[str],
+    *,
+    project: str = "vibe_rl",
+    entity: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    **init_kwargs: Any,
+) -> WandbBackend:
+    """Go on with the W&B run of a directory, or start one there if it has none.
+
+    Args:
+        run_dir: A directory that was a `WandbBackend`'s `run_dir`.
+        project: The W&B project.
+        entity: The user or team that owns the project; None: W&B's default.
+        config: What to add to the run's configuration.
+        **init_kwargs: What else `wandb.init` takes.
+
+    Returns:
+        The backend: `WandbBackend` with the same arguments.
+
+    Raises:
+        Exception: What `WandbBackend` raises.
+
+    Example:
+        >>> backend = resume_wandb("runs/example", project="rl", mode="offline")
+        >>> backend.close()
+    """
+    return WandbBackend(project, entity, config, run_dir, **init_kwargs)
+
+
+# The runs that backends of this process have open.
+_open_runs: set[str] = set()
+
+
+def _library() -> ModuleType:
+    try:
+        import wandb  # noqa: PLC0415 - optional
+        from wandb import init  # noqa: F401, PLC0415 - absent in W&B's output directory ./wandb
+    except ImportError as error:
+        raise ImportError("WandbBackend needs wandb: pip install 'vibe-rl[wandb]'") from error
+    return wandb
+
+
+def _settings(wandb: ModuleType, given: Any) -> Any:
+    settings = (
+        given.model_copy() if isinstance(given, wandb.Settings) else wandb.Settings(**given or {})
+    )
+    if "x_transaction_log_flush_interval" not in settings.model_fields_set:
+        settings.x_transaction_log_flush_interval = _LOG_INTERVAL_S
+    return settings
+
+
+def _keep_apart(active: Any, init_kwargs: dict[str, Any]) -> None:
+    """Make a run of its own, unless the user's own active run is meant.
+
+    While a run is active, `wandb.init` returns that one, whatever it is asked for.
+    """
+    wanted = init_kwargs.get("id")
+    if wanted in _open_runs:
+        raise ValueError(
+            f"the W&B run {wanted!r} is open in this process already; close its backend first"
+        )
+    if active is not None and (active.id in _open_runs or wanted not in (None, active.id)):
+        init_kwargs.setdefault("reinit", "create_new")
+
+
+def _saved_id(file: Path) -> str | None:
+    """The id that a directory keeps; None, with a warning, if there is a file without an id."""
+    try:
+        text = file.read_text("utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        _log.warning("%s can't be read (%s): starting a new W&B run", file, error)
+        return None
+    if not re.fullmatch(r"[^\s:;,#?/']{1,128}", text):
+        _log.warning("%s holds no run's id, but %.40r: starting a new W&B run", file, text)
+        return None
+    return text
+
+
+def _writable(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        message = f"run_dir {str(directory)!r} can't be written: {error.strerror}"
+        raise OSError(error.errno, message) from error
+    return directory
