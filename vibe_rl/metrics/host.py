@@ -26,7 +26,7 @@ class UnloggableError(Exception):
 
     def public(self) -> Exception:
         """The `TypeError` or `ValueError` that the caller of `write()` sees."""
-        return self.kind(f"metric {'.'.join(reversed(self.path))!r}: {self.reason}")
+        return self.kind(f"metric {'.'.join(reversed(self.path))!r:.199}: {self.reason}")
 
 
 def host_record(record: Mapping[str, Any]) -> dict[str, Any]:
