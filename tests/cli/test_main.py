@@ -1,0 +1,87 @@
+"""The command itself: quick help, one-line errors, exit codes."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import vibe_rl
+from vibe_rl.cli import main
+
+HEAVY = ("jax", "numpy", "flax", "optax", "gymnax", "rich", "wandb", "tensorboardX", "matplotlib")
+
+
+def python(*args):
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["train", "ppo", "--help"]])
+def test_asking_for_help_imports_nothing_heavy(args):
+    result = python(
+        "-c",
+        f"""
+import sys
+from vibe_rl.cli import main
+try:
+    code = main({args})
+except SystemExit as stop:
+    code = stop.code
+print(code, [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+""",
+    )
+    assert result.stderr.strip() == "0 []"
+    assert result.stdout.strip()
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vibe-rl {vibe_rl.__version__}\n"
+
+
+def test_help_names_the_verbs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    assert "train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["train"], ["fly"], ["train", "ppo", "--speed=9"], ["train", "ppo", "--seed=x"]]
+)
+def test_what_cannot_be_understood_is_exit_code_2(args, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    assert "--help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "extra"),
+    [
+        ("tyro", ["--help"], "vibe-rl[cli]"),
+        ("gymnax", ["train", "ppo"], "vibe-rl[train]"),
+        ("flax", ["train", "ppo"], "vibe-rl[train]"),
+    ],
+)
+def test_a_missing_library_is_one_line_that_names_the_extra(module, args, extra, tmp_path):
+    result = python(
+        "-c",
+        f"""
+import os, sys
+os.chdir({str(tmp_path)!r})
+sys.modules[{module!r}] = None
+from vibe_rl.cli import main
+sys.exit(main({args}))
+""",
+    )
+    assert result.returncode == 1
+    assert re.fullmatch(r"vibe-rl: error: .*\n", result.stderr)
+    assert module in result.stderr
+    assert f"pip install '{extra}'" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_module_is_the_command():
+    result = python("-m", "vibe_rl.cli", "--version")
+    assert (result.returncode, result.stdout) == (0, f"vibe-rl {vibe_rl.__version__}\n")

@@ -1,0 +1,154 @@
+"""`vibe-rl train`: options, what it prints, and how it stops."""
+
+import dataclasses
+import json
+import logging
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vibe_rl.cli import main
+from vibe_rl.metrics import read_metrics
+from vibe_rl.run_dir import find_runs
+from vibe_rl.runner import PPOConfig
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging():
+    logger = logging.getLogger("vibe_rl")
+    level, propagate, handlers = logger.level, logger.propagate, logger.handlers[:]
+    yield
+    logger.setLevel(level)
+    logger.propagate, logger.handlers[:] = propagate, handlers
+
+
+# No field at its default.
+CONFIG = PPOConfig(
+    env_id="Acrobot-v1",
+    total_timesteps=120,
+    seed=7,
+    log_interval=40,
+    num_envs=4,
+    num_steps=5,
+    update_epochs=1,
+    num_minibatches=2,
+    learning_rate=1e-3,
+    anneal_learning_rate=False,
+    gamma=0.9,
+    gae_lambda=0.8,
+    clip_epsilon=0.1,
+    clip_value_loss=True,
+    entropy_coef=0.0,
+    value_coef=1.0,
+    max_grad_norm=1.0,
+    normalize_advantage=False,
+    hidden_sizes=(8, 4),
+    activation="relu",
+)
+
+
+def as_options(config):
+    options = []
+    for name, value in dataclasses.asdict(config).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            options += [f"--{flag}", *map(str, values)]
+    return options
+
+
+def test_every_setting_is_an_option_and_the_end_says_where_to_look(tmp_path, monkeypatch, capfd):
+    assert not set(vars(CONFIG).items()) & set(vars(PPOConfig()).items())
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["train", "ppo", *as_options(CONFIG), "--experiment-name", "my run"]) == 0
+
+    (run,) = find_runs(tmp_path / "runs")
+    assert run.run_id.startswith("my run_")
+    assert PPOConfig(**run.load_config()) == CONFIG
+    assert [record["step"] for record in read_metrics(run)] == [40, 80, 120]
+
+    out, err = capfd.readouterr()
+    assert f"Run directory: runs/{run.run_id}\n" in out
+    assert re.search(r"^Final return:  (nan|-[0-9.]+) ", out, re.MULTILINE)
+    command = shlex.split(re.search(r"^Last record:   (.*)$", out, re.MULTILINE)[1])
+    assert json.loads(subprocess.check_output(command))["step"] == 120
+    assert "metrics.jsonl" in err  # where to look while it runs
+    assert "step 120/120 (100.0%)" in err  # the progress, off a terminal
+
+
+def test_a_run_is_called_after_what_it_trains(tmp_path, capfd):
+    args = ["train", "ppo", *as_options(CONFIG), "--base-dir", str(tmp_path / "elsewhere")]
+    assert main(args) == 0
+    (run,) = find_runs(tmp_path / "elsewhere")
+    assert run.run_id.startswith("ppo_Acrobot-v1_")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--env-id", "Cartpole"], "unknown environment 'Cartpole'; gymnax has CartPole-v1"),
+        (["--env-id", "Pendulum-v1"], "Pendulum-v1 has a continuous action space"),
+        (["--num-minibatches", "7"], "1000 steps can't be cut into num_minibatches = 7"),
+        (["--gamma", "2"], "gamma must be between 0.0 and 1.0, not 2.0"),
+        (["--experiment-name", "a/b"], "'a/b'"),
+        (["--base-dir", "s3://bucket"], "'s3://bucket'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
+    options, message, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "ppo", *options]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"vibe-rl: error: .*\n", err)
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_base_directory_that_is_a_file_is_one_line(tmp_path, capfd):
+    file = tmp_path / "runs"
+    file.touch()
+    assert main(["train", "ppo", "--base-dir", str(file)]) == 1
+    assert re.fullmatch(rf"vibe-rl: error: .*{file}.*\n", capfd.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("signals", "code", "message"),
+    [
+        ([signal.SIGTERM, signal.SIGTERM], 143, "vibe-rl: stopped by SIGTERM"),
+        ([signal.SIGINT], 130, "vibe-rl: stopped by Ctrl-C"),
+    ],
+)
+def test_a_stopped_run_ends_cleanly_and_keeps_every_record(signals, code, message, tmp_path):
+    endless = dataclasses.replace(CONFIG, total_timesteps=10**9)
+    args = [sys.executable, "-m", "vibe_rl.cli", "train", "ppo", *as_options(endless)]
+    process = subprocess.Popen(args, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not any(
+            len(read_metrics(run)) > 3 for run in find_runs(tmp_path / "runs")
+        ):
+            time.sleep(0.05)
+        for signum in signals:
+            process.send_signal(signum)
+        _, err = process.communicate()
+    finally:
+        process.kill()
+
+    assert process.returncode == code
+    assert err.splitlines()[-1] == message
+    assert "Traceback" not in err
+    (run,) = find_runs(tmp_path / "runs")
+    steps = [json.loads(line)["step"] for line in run.log_path().read_text().splitlines()]
+    assert steps == list(range(40, 40 * len(steps) + 1, 40))
+    opened, closed = run.log_path("metrics.writers.jsonl").read_text().splitlines()
+    assert json.loads(opened)["event"] == "open"
+    assert json.loads(closed)["event"] == "close"  # the logger got to its end

@@ -1,0 +1,104 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from vibe_rl.run_dir import RunDir
+from vibe_rl.runner import PPOConfig
+
+
+def test_a_config_is_immutable_hashable_and_compared_by_value():
+    config = PPOConfig(seed=3, hidden_sizes=(32,))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 4
+    assert config == PPOConfig(seed=3, hidden_sizes=(32,))
+    assert hash(config) == hash(dataclasses.replace(PPOConfig(hidden_sizes=(32,)), seed=3))
+
+
+def test_a_config_comes_back_from_a_run_directory(tmp_path):
+    config = PPOConfig(hidden_sizes=(32, 16), activation="relu", gamma=0.9)
+    run = RunDir("saved", tmp_path)
+    run.save_config(config)
+    restored = PPOConfig(**run.load_config())
+    assert restored == config
+    assert hash(restored) == hash(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"total_timesteps": 0}, "total_timesteps must be an integer of at least 1, not 0"),
+        (
+            {"total_timesteps": 5e5},
+            "total_timesteps must be an integer of at least 1, not 500000.0",
+        ),
+        ({"log_interval": -1}, "log_interval must be an integer of at least 1, not -1"),
+        ({"num_envs": 0}, "num_envs"),
+        ({"num_steps": 0}, "num_steps"),
+        ({"update_epochs": 0}, "update_epochs"),
+        ({"num_minibatches": 0}, "num_minibatches"),
+        ({"hidden_sizes": (64, 0)}, "each of hidden_sizes must be an integer of at least 1, not 0"),
+        ({"seed": -1}, "seed must be an integer of at least 0, not -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be greater than 0.0, not 0.0"),
+        ({"learning_rate": "1e-3"}, "learning_rate must be a finite number, not '1e-3'"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
+        ({"clip_epsilon": -0.2}, "clip_epsilon"),
+        ({"max_grad_norm": 0}, "max_grad_norm"),
+        ({"entropy_coef": -1.0}, "entropy_coef must be at least 0.0, not -1.0"),
+        ({"value_coef": -1.0}, "value_coef"),
+        ({"gamma": 1.1}, "gamma must be between 0.0 and 1.0, not 1.1"),
+        ({"gae_lambda": -0.1}, "gae_lambda must be between 0.0 and 1.0, not -0.1"),
+        ({"activation": "gelu"}, "activation must be 'tanh' or 'relu', not 'gelu'"),
+        ({"num_envs": 3, "num_steps": 5, "num_minibatches": 4}, "3 * 5 = 15 steps"),
+    ],
+)
+def test_a_value_out_of_range_is_named(settings, message):
+    with pytest.raises(ValueError) as caught:
+        PPOConfig(**settings)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("total_timesteps", "log_interval", "steps_per_record", "num_records"),
+    [
+        (1000, 200, 200, 5),  # whole updates, whole intervals
+        (1000, 250, 300, 4),  # an interval is rounded up to whole updates, the run to intervals
+        (1001, 200, 200, 6),
+        (250, 10_000, 300, 1),  # a run shorter than an interval
+        (1, 1, 100, 1),
+    ],
+)
+def test_intervals_and_runs_are_rounded_up(
+    total_timesteps, log_interval, steps_per_record, num_records
+):
+    config = PPOConfig(
+        total_timesteps=total_timesteps, log_interval=log_interval, num_envs=10, num_steps=10
+    )
+    assert config.steps_per_record == steps_per_record
+    assert config.num_records == num_records
+
+
+def test_a_config_costs_no_import_of_jax():
+    code = """
+import sys
+from vibe_rl.runner import PPOConfig
+PPOConfig()
+print([name for name in ("jax", "flax", "optax", "gymnax", "rich") if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_missing_library_is_named_with_the_extra_that_brings_it():
+    code = """
+import sys
+sys.modules["gymnax"] = None
+try:
+    from vibe_rl.runner import train_ppo
+except ImportError as error:
+    print(error)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "gymnax" in out.stdout
+    assert "pip install 'vibe-rl[train]'" in out.stdout

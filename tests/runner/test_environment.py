@@ -1,0 +1,64 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vibe_rl.runner.environment import make_env
+
+
+def test_an_unknown_environment_is_named_with_ones_like_it():
+    with pytest.raises(ValueError, match=r"unknown environment 'cartpole-v2'.*CartPole-v1"):
+        make_env("cartpole-v2", 1)
+    with pytest.raises(ValueError, match=r"unknown environment '_'.*CartPole-v1.*Acrobot-v1"):
+        make_env("_", 1)
+
+
+def test_a_continuous_action_space_is_refused_by_name():
+    with pytest.raises(ValueError, match="Pendulum-v1 has a continuous action space"):
+        make_env("Pendulum-v1", 1)
+
+
+def test_observations_of_any_shape_and_kind_are_flat_floats():
+    env = make_env("Catch-bsuite", 3)  # a board of 10 by 5 integers
+    obs, state = env.reset(jax.random.key(0))
+    assert (obs.shape, obs.dtype) == ((3, 50), jnp.float32)
+    obs, _, outcome = env.step(jax.random.key(1), state, jnp.zeros(3, jnp.int32))
+    assert (obs.shape, obs.dtype) == ((3, 50), jnp.float32)
+    assert (outcome.next_obs.shape, outcome.next_obs.dtype) == ((3, 50), jnp.float32)
+    assert env.num_actions == 3
+
+
+def play(env_id, policy, num_steps):
+    """The steps of one environment under a policy: each (obs acted on, outcome)."""
+    env = make_env(env_id, 1)
+    step = jax.jit(env.step)
+    obs, state = env.reset(jax.random.key(0))
+    steps = []
+    for i in range(num_steps):
+        new_obs, state, outcome = step(jax.random.key(i), state, policy(obs))
+        steps.append((np.asarray(obs[0]), jax.tree.map(lambda x: np.asarray(x[0]), outcome)))
+        obs = new_obs
+    return steps
+
+
+def test_an_episode_that_ends_by_itself_is_terminated():
+    steps = play("CartPole-v1", lambda obs: jnp.zeros(1, jnp.int32), 30)  # always to the left
+    last = next(i for i, (_, outcome) in enumerate(steps) if outcome.done)
+    outcome = steps[last][1]
+    assert outcome.terminated
+    assert abs(outcome.next_obs[2]) > 0.2  # the fallen pole, not the upright one that follows
+    assert abs(steps[last + 1][0][2]) < 0.06
+    assert outcome.episode_length == last + 1
+    assert outcome.episode_return == last + 1  # CartPole pays 1 a step
+
+
+def test_an_episode_cut_off_by_its_time_limit_is_done_but_not_terminated():
+    steps = play("MountainCar-v0", lambda obs: jnp.ones(1, jnp.int32), 201)  # no push: stays below
+    outcome = steps[199][1]
+    assert outcome.done
+    assert not outcome.terminated
+    assert outcome.episode_length == 200
+    assert outcome.episode_return == -200
+    assert not any(outcome.done for _, outcome in steps[:199])
+    assert outcome.next_obs[1] != 0.0  # a car that still rolls, not the one at rest that follows
+    assert steps[200][0][1] == 0.0

@@ -1,0 +1,171 @@
+"""Whole runs: what they log, that they repeat, and that they learn."""
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from vibe_rl.metrics import read_metrics
+from vibe_rl.run_dir import RunDir
+from vibe_rl.runner import PPOConfig, ppo, train_ppo
+
+FIELDS = [
+    "step",
+    "episode_return",
+    "episode_length",
+    "actor_loss",
+    "critic_loss",
+    "entropy",
+    "approx_kl",
+    "clip_fraction",
+    "steps_per_second",
+]
+
+# Shared, so that the tests of a process compile it once.
+SHORT = PPOConfig(
+    total_timesteps=64,
+    log_interval=16,
+    num_envs=4,
+    num_steps=4,
+    num_minibatches=2,
+    update_epochs=1,
+    hidden_sizes=(8,),
+)
+
+
+@pytest.fixture(scope="module")
+def cartpole(tmp_path_factory):
+    """The default run, and how many records were in its file when it was at each step."""
+    run, in_file = RunDir("cartpole", tmp_path_factory.mktemp("runs")), {}
+
+    def look(step, train_state, metrics):
+        if step in (10_000, 250_000):
+            while not read_metrics(run) or read_metrics(run)[-1]["step"] < step:
+                time.sleep(0.01)  # the run waits for us, so what comes now was logged live
+            in_file[step] = len(read_metrics(run))
+
+    _, metrics = train_ppo(PPOConfig(), run_dir=run, callback=look)
+    return run, metrics, in_file
+
+
+def test_the_defaults_solve_cartpole(cartpole):
+    _, metrics, _ = cartpole
+    assert metrics["step"][-1] == 500_000
+    assert metrics["episode_return"][-1] >= 475
+    assert metrics["episode_return"][0] < 100
+
+
+def test_each_interval_has_its_record(cartpole):
+    run, metrics, _ = cartpole
+    records = read_metrics(run)
+    assert [record["step"] for record in records] == list(range(10_000, 500_001, 10_000))
+    for i, record in enumerate(records):
+        assert list(record) == [*FIELDS, "wall_time"]
+        for name in FIELDS:
+            assert record[name] == pytest.approx(metrics[name][i], rel=1e-6), name
+    assert list(metrics) == FIELDS
+    assert all(record["steps_per_second"] > 0 for record in records)
+    assert all(record["episode_return"] == record["episode_length"] for record in records)
+
+
+def test_records_appear_while_training_runs(cartpole):
+    _, _, in_file = cartpole
+    assert in_file == {10_000: 1, 250_000: 25}
+
+
+def test_the_config_is_saved_with_the_run(cartpole):
+    run, _, _ = cartpole
+    assert PPOConfig(**run.load_config()) == PPOConfig()
+
+
+def without_time(metrics):
+    return {name: values for name, values in metrics.items() if name != "steps_per_second"}
+
+
+def test_a_seed_repeats_and_all_seeds_share_one_compilation(monkeypatch):
+    traced = []
+    collect = ppo.collect
+    monkeypatch.setattr(ppo, "collect", lambda *args: traced.append(1) or collect(*args))
+    config = dataclasses.replace(SHORT, gamma=0.98)  # one that no other test has compiled
+
+    state, metrics = train_ppo(config)
+    again_state, again = train_ppo(config)
+    other_state, other = train_ppo(dataclasses.replace(config, seed=1))
+
+    jax.tree.map(np.testing.assert_array_equal, without_time(metrics), without_time(again))
+    jax.tree.map(np.testing.assert_array_equal, state.params, again_state.params)
+    assert not (metrics["critic_loss"] == other["critic_loss"]).any()
+    assert not (state.obs == other_state.obs).any()
+    assert len(traced) == 1
+
+
+def test_a_run_without_a_directory_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, metrics = train_ppo(SHORT)
+    assert list(metrics["step"]) == [16, 32, 48, 64]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_before_the_first_episode_the_return_is_nan(tmp_path):
+    run = RunDir("short", tmp_path)
+    _, metrics = train_ppo(SHORT, run_dir=run)
+    assert np.isnan(metrics["episode_return"][0])  # no pole falls within 4 steps
+    assert np.isnan(read_metrics(run)[0]["episode_return"])
+
+
+def test_a_callback_gets_each_record_and_the_state_of_that_moment():
+    seen = []
+    state, metrics = train_ppo(SHORT, callback=lambda *args: seen.append(args))
+    assert [step for step, _, _ in seen] == [16, 32, 48, 64]
+    for i, (step, train_state, record) in enumerate(seen):
+        assert record["step"] == step
+        assert record["critic_loss"] == metrics["critic_loss"][i]
+        assert np.isfinite(train_state.obs).all()  # kept states stay readable
+    biases = [seen[i][1].params["critic"]["params"]["Dense_1"]["bias"] for i in range(4)]
+    assert len({float(bias[0]) for bias in biases}) == 4
+    assert seen[-1][1] is state
+
+
+class Recorder:
+    def __init__(self):
+        self.steps = []
+        self.closed = False
+
+    def log(self, record, step=None):
+        self.steps.append(step)
+
+    def close(self):
+        self.closed = True
+
+
+def test_backends_get_every_record(tmp_path):
+    recorder = Recorder()
+    train_ppo(SHORT, run_dir=RunDir("short", tmp_path), backends=[recorder])
+    assert recorder.steps == [16, 32, 48, 64]
+    assert recorder.closed
+
+
+def test_backends_without_a_run_directory_are_refused():
+    with pytest.raises(ValueError, match="give a run_dir"):
+        train_ppo(SHORT, backends=[Recorder()])
+
+
+def test_a_run_that_fails_keeps_what_it_logged(tmp_path):
+    run = RunDir("short", tmp_path)
+
+    def fail(step, train_state, metrics):
+        if step == 48:
+            raise RuntimeError("the evaluation failed")
+
+    with pytest.raises(RuntimeError, match="the evaluation failed"):
+        train_ppo(SHORT, run_dir=run, callback=fail)
+    assert [record["step"] for record in read_metrics(run)] == [16, 32, 48]
+
+
+def test_an_environment_it_cannot_learn_leaves_the_run_directory_as_it_was(tmp_path):
+    run = RunDir("short", tmp_path)
+    with pytest.raises(ValueError, match="Pendulum-v1"):
+        train_ppo(PPOConfig(env_id="Pendulum-v1"), run_dir=run)
+    assert not run.log_path().exists()
