@@ -95,7 +95,8 @@ class Writer:
         self._draining = False  # whether a caller's thread does the work of ours
         self._alarm = Alarm()
         self._asleep = False  # whether the thread sleeps until the alarm rings
-        # Re-entrant, because a signal handler may write() while its thread is in here.
+        # Re-entrant, because a signal handler may write() while its thread is in here. For the same
+        # reason, no statement that adds to a count calls anything.
         self._changed = threading.Condition(threading.RLock())
 
     def after_fork(self) -> None:
@@ -182,7 +183,7 @@ class Writer:
         return True
 
     def _put_with_care(self, item: bytes | Block) -> None:
-        slots = self._slots(item)
+        slots, records = self._slots(item), _records(item)
         if self._is_full(slots) and not self._warned:
             self._warned = True
             consequence = {
@@ -195,11 +196,9 @@ class Writer:
         with self._changed:
             while self._is_full(slots) and not self._closed:
                 if self._overflow == "drop_newest":
-                    self.dropped += _records(item)
+                    self.dropped += records
                     return
                 if self._overflow == "drop_oldest":
-                    # Two lines, lest a signal handler's put() come between the reading and the
-                    # writing of the count.
                     dropped = _count(*self._take(1))
                     self.dropped += dropped
                 elif self._draining or isinstance(threading.current_thread(), BackgroundThread):
@@ -211,7 +210,7 @@ class Writer:
                     self._hurry()
                     self._changed.wait()
             self._extra += slots - 1
-            self._folded += _records(item) - 1
+            self._folded += records - 1
             self._queue.append(item)
         if len(self._queue) + self._extra >= self._size // 2:
             self._hurry()
@@ -329,12 +328,14 @@ class Writer:
                 size += len(item)
         except IndexError:
             pass  # put() has dropped the rest
+        extra = sum((len(line) - 1) // self._slot for line in lines) if self._extra else 0
+        folded = 0
+        if block is not None:
+            extra += self._slots(block) - 1
+            folded = block.records - 1
         with self._changed:
-            if self._extra:
-                self._extra -= sum((len(line) - 1) // self._slot for line in lines)
-            if block is not None:
-                self._extra -= self._slots(block) - 1
-                self._folded -= block.records - 1
+            self._extra -= extra
+            self._folded -= folded
             self._changed.notify_all()
         return lines, block
 
