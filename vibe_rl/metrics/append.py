@@ -152,8 +152,10 @@ def _is_note(note: Any) -> bool:
     if not isinstance(note, dict) or note.get("event") not in ("open", "close"):
         return False
     counts = ("pid", "byte", "ordinal") if note["event"] == "open" else ("byte",)
-    return isinstance(note.get("time"), float) and all(
-        type(note.get(name)) is int and note[name] >= 0 for name in counts
+    return (
+        isinstance(note.get("time"), float)
+        and all(type(note.get(name)) is int and note[name] >= 0 for name in counts)
+        and note.get("ordinal", 0) <= note["byte"]
     )
 
 
