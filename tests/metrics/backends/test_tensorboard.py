@@ -1,0 +1,176 @@
+import math
+import resource
+import subprocess
+import sys
+
+import pytest
+from service_files import tensorboard_scalars
+
+from vibe_rl.metrics import LogBackend, MetricsLogger, TensorBoardBackend, read_metrics
+from vibe_rl.run_dir import RunDir
+
+
+def logged(tmp_path, *records, step=None):
+    backend = TensorBoardBackend(tmp_path)
+    for record in records:
+        backend.log(record, step)
+    backend.close()
+    return tensorboard_scalars(tmp_path)
+
+
+def test_every_number_is_a_scalar_and_nothing_else_is(tmp_path):
+    record = {"step": 7, "loss": 0.5, "int": -3, "done": True, "big": 2**63, "wall_time": 1.25}
+    rest = {"name": "x", "none": None, "list": [1.0, 2.0], "empty": {}, "text": {"a": "b"}}
+    scalars = logged(tmp_path, {**record, **rest}, step=7)
+    assert {tag: points[0][1:] for tag, points in scalars.items()} == {
+        tag: (7, number) for tag, number in record.items()
+    }
+
+
+def test_numbers_that_are_not_finite_arrive(tmp_path):
+    values = [math.nan, math.inf, -math.inf]
+    points = logged(tmp_path, *({"loss": value} for value in values))["loss"]
+    assert [str(value) for _, _, value in points] == ["nan", "inf", "-inf"]
+
+
+def test_mappings_become_tags_with_slashes(tmp_path):
+    scalars = logged(tmp_path, {"eval": {"return": 1.0, "by seed": {"0": 2.0}, "name": "x"}})
+    assert set(scalars) == {"eval/return", "eval/by seed/0"}
+
+
+def test_points_lie_at_the_time_and_step_of_their_record(tmp_path):
+    backend = TensorBoardBackend(tmp_path)
+    backend.log_at({"loss": 1.0}, 10, time=1000.5, ordinal=0)
+    backend.log_at({"loss": 2.0}, None, time=1001.5, ordinal=33)
+    backend.log_at({"loss": 3.0}, 5, time=1002.5, ordinal=34)  # back to a checkpoint
+    backend.log_at({"loss": 4.0}, 5, time=1003.5, ordinal=35)
+    backend.close()
+    points = [(1000.5, 10, 1.0), (1001.5, 33, 2.0), (1002.5, 5, 3.0), (1003.5, 5, 4.0)]
+    assert tensorboard_scalars(tmp_path) == {"loss": points}
+
+
+def test_without_a_step_records_are_counted(tmp_path):
+    points = logged(tmp_path, {"a": 1.0}, {"text": "x"}, {"a": 2.0})["a"]
+    assert [step for _, step, _ in points] == [0, 2]
+
+
+def test_records_of_many_kinds_keep_their_own_tags(tmp_path):
+    # More kinds than are remembered at a time, and each of them twice.
+    records = [{"all": i, f"only{i % 300}": i} for i in range(600)]
+    scalars = logged(tmp_path, *records)
+    assert [value for _, _, value in scalars["all"]] == list(range(600))
+    assert [value for _, _, value in scalars["only299"]] == [299.0, 599.0]
+
+
+def test_flush_shows_what_was_logged(tmp_path):
+    backend = TensorBoardBackend(tmp_path)
+    backend.log({"loss": 1.0})
+    backend.flush()
+    assert set(tensorboard_scalars(tmp_path)) == {"loss"}
+    backend.close()
+
+
+def test_backends_of_one_directory_add_up_in_order(tmp_path):
+    for i in range(5):  # all within a second, and so at the risk of one file name
+        logged(tmp_path, {"loss": float(i)}, step=i)
+    points = tensorboard_scalars(tmp_path)["loss"]
+    assert [(step, value) for _, step, value in points] == [(i, float(i)) for i in range(5)]
+
+
+def test_what_a_full_disk_refuses_can_be_logged_again(tmp_path):
+    script = f"""if True:
+        import resource
+        from vibe_rl.metrics import TensorBoardBackend
+        backend = TensorBoardBackend({str(tmp_path)!r})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, {resource.RLIM_INFINITY}))
+        failures = 0
+        for i in range(60_000):
+            while True:
+                try:
+                    backend.log({{"loss": i, "text" * 20: i}}, i)
+                    break
+                except OSError:
+                    failures += 1
+                    room = 1_500_000 + 100_001 * failures
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (room, {resource.RLIM_INFINITY}))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        backend.close()
+        assert failures > 3, failures
+    """
+    subprocess.run([sys.executable, "-c", script], check=True)
+    points = tensorboard_scalars(tmp_path)["loss"]
+    assert [(step, value) for _, step, value in points] == [(i, float(i)) for i in range(60_000)]
+
+
+def test_tensorboard_reads_what_the_logger_wrote(tmp_path):
+    run = RunDir("example", tmp_path)
+    with MetricsLogger(run.log_path(), [TensorBoardBackend(log_dir=run.logs)]) as logger:
+        for step in range(500):
+            logger.write({"step": step, "loss": 1 / (step + 1), "eval": {"return": -step}})
+    records = read_metrics(run)
+    scalars = tensorboard_scalars(run.logs)
+    assert set(scalars) == {"step", "loss", "eval/return", "wall_time"}
+    for tag, value in [
+        ("loss", lambda r: r["loss"]),
+        ("eval/return", lambda r: r["eval"]["return"]),
+    ]:
+        assert [(step, number) for _, step, number in scalars[tag]] == [
+            (record["step"], pytest.approx(value(record), rel=1e-6)) for record in records
+        ]
+
+
+def test_its_identity_is_its_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = TensorBoardBackend("logs"), TensorBoardBackend(tmp_path / "logs")
+    other = TensorBoardBackend("others")
+    assert first.identity == second.identity != other.identity
+    assert isinstance(first, LogBackend)
+    for backend in (first, second, other):
+        backend.close()
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/logs", "s3:/bucket/logs"])
+def test_a_url_is_refused(url):
+    with pytest.raises(ValueError, match=f"not the URL '{url}'"):
+        TensorBoardBackend(url)
+
+
+def test_a_directory_that_can_not_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        TensorBoardBackend(tmp_path / "file" / "logs")
+
+
+def without(modules, tmp_path):
+    """What a Python says about a backend in which these modules can't be imported."""
+    script = f"""if True:
+        import sys
+        for module in {modules!r}:
+            sys.modules[module] = None
+        from vibe_rl.metrics import TensorBoardBackend
+        try:
+            backend = TensorBoardBackend({str(tmp_path)!r})
+        except ImportError as error:
+            print(error)
+        else:
+            backend.log({{"loss": 0.5}}, 3)
+            backend.close()
+            print(type(backend._new_event()).__module__)
+    """
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_without_tensorboardx_tensorboard_itself_serves(tmp_path):
+    assert without(["tensorboardX"], tmp_path).startswith("tensorboard.")
+    assert [point[1:] for point in tensorboard_scalars(tmp_path)["loss"]] == [(3, 0.5)]
+
+
+def test_without_native_checksums_files_are_the_same(tmp_path):
+    assert without(["crc32c"], tmp_path).startswith("tensorboardX.")
+    assert [point[1:] for point in tensorboard_scalars(tmp_path)["loss"]] == [(3, 0.5)]
+
+
+def test_without_either_the_error_names_the_extra(tmp_path):
+    message = without(["tensorboardX", "tensorboard"], tmp_path)
+    assert "pip install 'vibe-rl[tensorboard]'" in message
