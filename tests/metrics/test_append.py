@@ -200,6 +200,7 @@ def test_closing_again_notes_nothing(path):
         b'{"event":"open","time":1.5,"pid":1,"byte":4,"ordinal":18446744073709551615}\n',
         b'{"event":"open","time":1.5,"pid":1,"byte":4444,"ordinal":4}\n',
         b'{"event":"close","time":"now","byte":4}\n',
+        b'{"event":"close","time":1.5,"byte":4,"ordinal":"x"}\n',
         b'{"event":"open","time":1.5,"pid":1,"byte":4,"ordinal":0}',
         b'{"a":' + b"[" * 2_000,
     ],

@@ -155,7 +155,7 @@ def _is_note(note: Any) -> bool:
     return (
         isinstance(note.get("time"), float)
         and all(type(note.get(name)) is int and note[name] >= 0 for name in counts)
-        and note.get("ordinal", 0) <= note["byte"]
+        and (note["event"] == "close" or note["ordinal"] <= note["byte"])
     )
 
 
