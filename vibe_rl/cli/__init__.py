@@ -1,9 +1,7 @@
 """The `vibe-rl` command: this file starts and ends it, and each verb has a file of its own."""
 
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from vibe_rl import __version__
 
@@ -12,10 +10,12 @@ class UsageError(Exception):
     """What was asked for can't be done; the message says why, and what can."""
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the `vibe-rl` command, in the main thread.
+class TerminatedError(Exception):
+    """SIGTERM came, and the verb has brought its work to a clean end."""
 
-    SIGTERM and Ctrl-C unwind whatever runs, so that a logger closes and nothing is lost.
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the `vibe-rl` command.
 
     Args:
         args: What follows the command's name; None takes it from `sys.argv`.
@@ -31,12 +31,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if list(args) == ["--version"]:
         print(f"vibe-rl {__version__}")
         return 0
-    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         _run(args)
     except KeyboardInterrupt:
         message, code = "stopped by Ctrl-C", 130
-    except _Terminated:
+    except TerminatedError:
         message, code = "stopped by SIGTERM", 143
     except UsageError as error:
         message, code = f"error: {error}", 2
@@ -44,8 +43,6 @@ def main(args: Sequence[str] | None = None) -> int:
         message, code = f"error: {error}", 1
     else:
         return 0
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     print(f"vibe-rl: {message}", file=sys.stderr)
     return code
 
@@ -60,12 +57,3 @@ def _run(args: Sequence[str]) -> None:
         description="Train agents in JAX, logged live. `vibe-rl --version` prints the version.",
         args=args,
     )
-
-
-class _Terminated(BaseException):
-    """SIGTERM came; like KeyboardInterrupt, no `except Exception` shall catch it."""
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal passes both
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the way out short
-    raise _Terminated

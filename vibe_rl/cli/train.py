@@ -3,12 +3,16 @@
 import logging
 import os
 import shlex
-from typing import Annotated
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.extras import SubcommandApp
 
-from vibe_rl.cli import UsageError
+from vibe_rl.cli import TerminatedError, UsageError
 from vibe_rl.runner import PPOConfig
 
 train = SubcommandApp()
@@ -35,24 +39,52 @@ def ppo(
         experiment_name: Begins the name of the run's directory.
         base_dir: Where the run's directory is made.
     """
-    # Here, because --help shall not wait for JAX.
-    from vibe_rl.metrics import setup_logging  # noqa: PLC0415
-    from vibe_rl.run_dir import RunDir  # noqa: PLC0415
-    from vibe_rl.runner import train_ppo  # noqa: PLC0415
-    from vibe_rl.runner.environment import make_env  # noqa: PLC0415
+    with _until_stopped() as stop:
+        # Here, because --help shall not wait for JAX.
+        from vibe_rl.metrics import setup_logging  # noqa: PLC0415
+        from vibe_rl.run_dir import RunDir  # noqa: PLC0415
+        from vibe_rl.runner import train_ppo  # noqa: PLC0415
+        from vibe_rl.runner.environment import make_env  # noqa: PLC0415
 
-    setup_logging()
-    try:
-        checked = PPOConfig(**vars(config))
-        make_env(checked.env_id, checked.num_envs)  # first: a wrong id leaves no directory behind
-        run = RunDir(experiment_name or f"ppo_{checked.env_id}", base_dir)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    log = shlex.quote(os.path.relpath(run.log_path()))
-    logging.getLogger("vibe_rl").info("Logging to %s", log)
-
-    _, metrics = train_ppo(checked, run_dir=run, progress=True)
+        stop()
+        setup_logging()
+        try:
+            checked = PPOConfig(**vars(config))
+            make_env(checked.env_id, checked.num_envs)  # before a wrong one gets a directory
+            run = RunDir(experiment_name or f"ppo_{checked.env_id}", base_dir)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        log = shlex.quote(os.path.relpath(run.log_path()))
+        logging.getLogger("vibe_rl").info("Logging to %s", log)
+        _, metrics = train_ppo(checked, run_dir=run, callback=stop, progress=True)
 
     print(f"Run directory: {os.path.relpath(run.root)}")
     print(f"Final return:  {metrics['episode_return'][-1]:.1f} (mean of the last 100 episodes)")
     print(f"Last record:   tail -n 1 {log}")
+
+
+@contextmanager
+def _until_stopped() -> Iterator[Callable[..., None]]:
+    """Give a callback that ends the command if SIGTERM or Ctrl-C has come.
+
+    A handler that raises at once does so wherever Python happens to be: in the start of JAX's
+    libraries, where it kills the process; or in JAX's hook into garbage collection, where Python
+    drops exceptions, and the run would go on for ever. A second Ctrl-C raises none the less.
+    """
+    signals: list[int] = []
+
+    def note(signum: int, _: FrameType | None) -> None:
+        if signum == signal.SIGINT and signum in signals:
+            raise KeyboardInterrupt
+        signals.append(signum)
+
+    def stop(*_: Any) -> None:
+        if signals:
+            raise KeyboardInterrupt if signals[0] == signal.SIGINT else TerminatedError
+
+    previous = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
