@@ -142,20 +142,13 @@ class Writer:
         Raises:
             OSError: If the file can't be appended to; says how many lines have not landed.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            if self._thread is None:
-                if not self._closed:
-                    self._drain_here()
-            else:
-                self._flush_asked += 1
-                mine = self._flush_asked
-                while self._flush_done < mine and not self._closed:
-                    self._alarm.ring()
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        return False
-                    self._changed.wait(left)
+            self._flush_asked += 1
+            mine = self._flush_asked
+            if not self._await_thread(lambda: self._flush_done >= mine, timeout):
+                return False
+            if self._thread is None and not self._closed:
+                self._drain_here()
             self._raise_if_unlanded()
         return True
 
@@ -166,20 +159,29 @@ class Writer:
             OSError: If the file can't be appended to; says how many lines are lost.
         """
         self._closing = True
-        thread = self._thread  # which a close() on another thread may set to None meanwhile
-        if thread is not None:
-            self._alarm.ring()
-            thread.join(timeout)
-            if thread.is_alive():
-                return False
         with self._changed:
+            if not self._await_thread(lambda: False, timeout):
+                return False
             if not self._closed:
-                self._thread = None
-                self._asleep = True
                 self._drain_here()  # what a put() that was under way has queued since
                 self._closed = True
                 self._changed.notify_all()
                 self._raise_if_unlanded()
+        return True
+
+    def _await_thread(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `done()` or the thread's end; False if `timeout` seconds were too few.
+
+        This gives up the lock, as joining the thread wouldn't: in a signal handler, the lock may be
+        held by the very put() that was interrupted.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._thread is not None and not done():
+            self._alarm.ring()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._changed.wait(left)
         return True
 
     def _put_with_care(self, item: bytes | Block) -> None:
@@ -222,7 +224,7 @@ class Writer:
 
     def _attend(self, item: bytes | Block) -> None:
         """Wake the thread, or, where there is none, do its work."""
-        with self._changed:  # lest close() take the thread away between these lines
+        with self._changed:  # lest the thread end between these lines
             if self._thread is not None:
                 self._asleep = False
                 self._alarm.ring()
@@ -259,6 +261,15 @@ class Writer:
     # -- on the writer's thread ---------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            with self._changed:
+                self._thread = None
+                self._asleep = True  # so that every put() from now on comes to _attend()
+                self._changed.notify_all()
+
+    def _work(self) -> None:
         pause = _RETRY_S[0]
         give_up = None
         while True:

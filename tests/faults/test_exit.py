@@ -1,0 +1,110 @@
+"""Whatever way a program ends on its own: nothing that `write()` accepted is missing."""
+
+import signal
+import threading
+
+import pytest
+
+from vibe_rl.metrics import read_metrics
+
+# A backend that is slower than the loop, so that the end comes while it lags.
+HEAD = """
+class Slow:
+    def log(self, record, step=None):
+        time.sleep(0.0002)
+        backend.write(b"%d\\n" % record["n"])
+    def close(self):
+        backend.close()
+
+backend = open("backend", "wb")
+logger = MetricsLogger("metrics.jsonl", [Slow()], flush_interval=float(sys.argv[1]))
+
+def run(logger, count, pause=0):
+    for n in range(count):
+        log(logger, n)
+        if pause:
+            time.sleep(pause)
+
+def in_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+"""
+
+ENDS = {
+    "close is forgotten": ("run(logger, 500)", 0),
+    "sys.exit": ("run(logger, 500); sys.exit(3)", 3),
+    "sys.exit in the block": ("with logger: run(logger, 500); sys.exit(3)", 3),
+    "an exception in the block": ("with logger: run(logger, 500); raise RuntimeError", 1),
+    "an exception": ("run(logger, 500); raise RuntimeError", 1),
+    "sys.exit in a thread": ("in_thread(lambda: (run(logger, 500), sys.exit(3)))", 0),
+    "a thread goes on after the main one": (
+        "threading.Timer(0.2, run, (logger, 500)).start()",
+        0,
+    ),
+    "an exit hook writes": ("import atexit; atexit.register(run, logger, 500)", 0),
+    "the manual's two lines, and SIGTERM": (
+        """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+run(logger, 500)
+os.kill(os.getpid(), signal.SIGTERM)
+""",
+        143,
+    ),
+}
+
+
+def complete(tmp_path, account):
+    numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl", strict=True)]
+    assert numbers == list(range(len(numbers)))
+    # One may have been on its way out of write() when a signal came.
+    assert len(numbers) - len(account.times) in (0, 1)
+    return numbers
+
+
+@pytest.mark.parametrize("interval", [0.1, 3600])
+@pytest.mark.parametrize("end", ENDS)
+def test_nothing_is_missing(end, interval, child, tmp_path):
+    script, status = ENDS[end]
+    process, account = child(HEAD + script, interval)
+    out, err = process.communicate()
+    assert process.returncode == status, err
+    numbers = complete(tmp_path, account)
+    assert len(numbers) == 500
+    assert [int(line) for line in (tmp_path / "backend").read_bytes().split()] == numbers
+    assert out == ""
+    assert "vibe_rl" not in err
+
+
+@pytest.mark.parametrize("block", ["with logger: ", ""])
+def test_after_ctrl_c_nothing_is_missing(block, child, tmp_path):
+    loop = f"print('go', flush=True)\n{block}run(logger, len(accepted), pause=1e-4)"
+    process, account = child(HEAD + loop, 0.1)
+    process.stdout.readline()
+    threading.Event().wait(0.1)
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate()[1]
+    assert process.returncode == -signal.SIGINT
+    numbers = complete(tmp_path, account)
+    assert len(numbers) > 0
+    assert [int(line) for line in (tmp_path / "backend").read_bytes().split()] == numbers
+
+
+def test_a_second_ctrl_c_ends_the_wait_for_a_backend(child, tmp_path):
+    script = """
+class Hung:
+    def log(self, record, step=None):
+        print("hung", flush=True)
+        time.sleep(1000)
+    close = print
+
+logger = MetricsLogger("metrics.jsonl", [Hung()])
+for n in range(1_000):
+    log(logger, n)
+"""
+    process, account = child(script)
+    assert process.stdout.readline() == "hung\n"
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        threading.Event().wait(0.2)
+    assert len(complete(tmp_path, account)) == 1_000

@@ -1,0 +1,47 @@
+"""A killed process loses a tenth of a second of records at most, and never spoils the file."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from vibe_rl.metrics import MetricsLogger, read_metrics
+
+SCRIPT = """
+pause = float(sys.argv[1])
+logger = MetricsLogger("metrics.jsonl")
+print("open", flush=True)
+for n in range(len(accepted)):
+    log(logger, n)
+    if pause:
+        time.sleep(pause)
+"""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_killed_process_loses(how, child, tmp_path, scale):
+    path = tmp_path / "metrics.jsonl"
+    trials, ages, rng = scale(4, 50), [], np.random.default_rng()
+    for trial in range(trials):
+        path.unlink(missing_ok=True)
+        process, account = child(SCRIPT, (0, 1e-4, 1e-2)[trial % 3])
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.6))
+        killed = time.monotonic()
+        process.send_signal(how)
+        assert process.wait() == -how
+
+        numbers = [record["n"] for record in read_metrics(path, strict=True)]
+        assert numbers == list(range(len(numbers)))  # so what is missing is the newest
+        missing = account.times[len(numbers) :]
+        ages.append(max(float(killed - missing[0]), 0) if len(missing) else 0)
+
+        with MetricsLogger(path) as logger:
+            logger.write({"n": "later"})
+        assert [r["n"] for r in read_metrics(path, strict=True)] == [*numbers, "later"]
+    ages.sort()
+    print(f"age of the oldest missing record, s: {ages}")
+    assert ages[-1] <= 1
+    assert ages[int(0.95 * (trials - 1))] <= scale(1, 0.2)  # short runs share a busy machine

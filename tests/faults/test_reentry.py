@@ -1,0 +1,70 @@
+"""A signal handler may write, flush and close, whatever its thread was doing at that moment."""
+
+from vibe_rl.metrics import read_metrics
+
+SCRIPT = """
+import signal, sys
+from vibe_rl.metrics import MetricsLogger
+
+queue_size, overflow, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+logger = MetricsLogger("metrics.jsonl", queue_size=queue_size, overflow=overflow)
+handled = 0
+
+def handle(*_):
+    global handled
+    handled += 1
+    logger.write({"handled": handled})
+    if handled % 10 == 0:
+        logger.flush()
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 2e-4, 2e-4)
+for n in range(count):
+    logger.write({"n": n})
+    if n % 1_000 == 0:
+        logger.flush()
+signal.setitimer(signal.ITIMER_REAL, 0)
+logger.close()
+print(handled, logger.stats.dropped)
+"""
+
+
+def test_a_handler_that_writes_and_flushes(run_python, tmp_path, scale):
+    for queue_size, overflow in ((64, "block"), (1, "block"), (64, "drop_oldest")):
+        count = scale(10_000, 200_000)
+        status, out, err = run_python(SCRIPT, queue_size, overflow, count)
+        assert status == 0, err
+        handled, dropped = map(int, out.split())
+        assert handled > 0
+        records = read_metrics(tmp_path / "metrics.jsonl", strict=True)
+        assert len(records) + dropped == count + handled
+        written = [record["n"] for record in records if "n" in record]
+        assert written == sorted(set(written))
+        by_handler = [record["handled"] for record in records if "handled" in record]
+        assert len(by_handler) == len(set(by_handler))  # handlers interrupt each other, too
+        (tmp_path / "metrics.jsonl").unlink()
+
+
+def test_a_handler_that_closes(run_python, tmp_path):
+    script = """
+import signal, sys
+from vibe_rl.metrics import MetricsLogger
+
+logger = MetricsLogger("metrics.jsonl", queue_size=64)
+
+def handle(*_):
+    logger.close()
+    sys.exit(5)
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+n = 0
+while True:
+    logger.write({"n": n})
+    n += 1
+"""
+    status, _, err = run_python(script)
+    assert status == 5, err
+    numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl", strict=True)]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 0
