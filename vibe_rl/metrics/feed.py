@@ -1,28 +1,30 @@
-"""One backend following the metrics file, at its own pace."""
+"""One backend following the metrics file, at its own pace, on a thread of its own."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vibe_rl.metrics.backends.protocol import LogBackend
-from vibe_rl.metrics.jsonl import decode
+from vibe_rl.metrics.cursor import Cursor, CursorInUseError, identity_of
+from vibe_rl.metrics.delivery import Delivery
+from vibe_rl.metrics.lines import Lines, Position, StartTimes
 from vibe_rl.metrics.threads import Alarm, BackgroundThread
+from vibe_rl.metrics.tickets import PATIENCE_S, Tickets
 
 _log = logging.getLogger("vibe_rl")
 
 # The training loop shares the GIL with us: short slices of work, and longer pauses between them.
 _SLICE_S = 100e-6
 _PAUSE_S = 1e-3
-_BLOCK = 1 << 16
-# Without a time-out, how long to wait for a backend that shows no sign of life.
-PATIENCE_S = 30.0
+# Between two saves of the cursor; and how long a backend without flush() may hold a record back.
+_SAVE_S = 2.0
+# How often a feed whose cursor is in use looks whether it is free.
+_CURSOR_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class BackendStats:
 
     Attributes:
         logged: Records that it took.
-        failed: Records that it raised an error for.
+        failed: Records that were passed over, because it raised an error for them whenever they
+            were tried, and took the next.
         behind: Bytes of the metrics file that it has yet to see.
     """
 
@@ -40,151 +43,222 @@ class BackendStats:
     behind: int
 
 
-class Feed:
-    """Reads a metrics file's lines from a cursor on, and hands each record to a backend.
+class Feed(Tickets):
+    """Reads a metrics file's lines from the backend's cursor on, and hands each record over.
+
+    If another feed has the cursor, this one waits until that one ends, and goes on from there.
 
     Args:
-        backend: Gets the records, in order, all on one thread.
+        backend: Gets the records, in order, all on one thread. Its `flush()`, if it has one, is
+            called before a position is saved.
         path: The metrics file; it exists already.
-        cursor: The byte to begin at: the start of a line.
+        start: Where a backend begins that has no cursor beside the file yet.
+        name: What messages call the backend.
+        nth: Its place among the logger's backends of its class.
+        from_start: Begin at `start` even if there is a cursor.
+        paced: Pause between slices of work, because a training loop shares the GIL.
+        on_settled: Called on the feed's thread when it has settled a ticket.
 
     Attributes:
         name: What messages call the backend.
     """
 
-    def __init__(self, backend: LogBackend, path: Path, cursor: int) -> None:
-        self.name = getattr(backend, "name", None) or type(backend).__name__
+    def __init__(
+        self,
+        backend: LogBackend,
+        path: Path,
+        start: Position,
+        *,
+        name: str,
+        nth: int = 0,
+        from_start: bool = False,
+        paced: bool = True,
+        on_settled: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self.name = name
         self._backend = backend
+        self._flush: Callable[[], object] | None = getattr(backend, "flush", None)
         self._path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._cursor = cursor
-        self._logged = self._failed = 0
-        self._errors: dict[type[BaseException], int] = {}
+        self._start = start
+        self._from_start = from_start
+        self._identity = identity_of(backend, nth)
+        self._paced = paced
+        self._on_settled = on_settled
+        self._lines = Lines(path, start)
+        self._times = StartTimes(path)
+        self._delivery = Delivery(backend, name, self._lines, self._times, self._pause)
         self._alarm = Alarm()
-        self._changed = threading.Condition()
-        self._waiters = 0  # in flush() and close(): while there are any, the feed doesn't pause
-        self._asked = 0
-        self._done: float = 0  # the last ticket that is done; of a closed feed, every one is
-        self._closing = False
-        self._alive = self._slice_end = time.monotonic()
-        BackgroundThread(self._run, f"feed of {self.name}").start()
+        self._slice_end = 0.0
+        self._cursor: Cursor | None = None
+        self._saved = self._held = start
+        self._save_at = math.inf
+        self._left: int | None = None  # bytes behind, once closed
+        self._warned = False
+        self._is_waiting = not self._take_cursor()  # for another feed to end
+        if self._is_waiting:
+            _log.warning(
+                "%s is refused: another feed delivers %s to %r, and this one would repeat it; it "
+                "takes over when that one ends",
+                name,
+                path,
+                self._identity,
+            )
+        BackgroundThread(self._run, f"feed of {name}").start()
 
     @property
     def stats(self) -> BackendStats:
         """How far the backend is."""
-        return BackendStats(self._logged, self._failed, self._behind())
+        behind = self._behind() if self._left is None else self._left
+        return BackendStats(self._delivery.logged, self._delivery.failed, behind)
+
+    @property
+    def position(self) -> Position:
+        """How far the backend is in the file."""
+        return self._lines.position
+
+    @property
+    def saved(self) -> Position:
+        """How far it is for sure: where it would go on after a crash."""
+        return self._saved
 
     def wake(self) -> None:
         """Say that the file has grown."""
         self._alarm.ring()
 
-    def ask(self, *, close: bool = False) -> int:
-        """Ask for all that the file holds now to be delivered, the last lines too, without pauses.
-
-        Args:
-            close: Close the backend after that.
-
-        Returns:
-            A ticket for `wait()`, which must follow.
-        """
-        with self._changed:
-            self._closing |= close
-            self._asked += 1
-            self._waiters += 1
+    def ask(
+        self, *, close: bool = False, exit_code: int | None = None, ticket: int | None = None
+    ) -> int:
+        """See `Tickets.ask`."""
+        ticket = super().ask(close=close, exit_code=exit_code, ticket=ticket)
         self._alarm.ring()
-        return self._asked
+        return ticket
 
-    def wait(self, ticket: int, deadline: float | None) -> bool:
-        """Wait until what was asked for is done; False if the backend did not do it in time.
-
-        Args:
-            ticket: From `ask()`.
-            deadline: On `time.monotonic()`'s clock. None waits as long as the backend makes
-                progress, and gives up 30 s after its last sign of life.
-        """
-        since = time.monotonic()
-        with self._changed:
-            try:
-                while self._done < ticket:
-                    limit = deadline or max(since, self._alive) + PATIENCE_S
-                    left = limit - time.monotonic()
-                    if left <= 0:
-                        return False
-                    self._changed.wait(left)
-            finally:
-                self._waiters -= 1
-        return True
+    def after_fork(self) -> None:
+        """In a forked child: let go of what keeps others from the cursor."""
+        self._lines.close()
+        if self._cursor:
+            self._cursor.close()
 
     def _behind(self) -> int:
-        return max(self._path.stat().st_size - self._cursor, 0)
+        return 0 if self._is_waiting else max(self._lines.size - self._lines.position.byte, 0)
 
     # -- on the feed's thread -----------------------------------------------------------------
 
     def _run(self) -> None:
-        closing = False
-        while not closing:
+        while True:
             with self._changed:
                 asked, closing = self._asked, self._closing
-            for line in self._lines():
-                self._deliver(line)
-            if asked > self._done:
-                self._call(getattr(self._backend, "flush", None))
-            if closing:
-                self._call(self._backend.close)
-                os.close(self._fd)
-            with self._changed:
-                self._done = math.inf if closing else asked
-                self._changed.notify_all()
-            if not closing:
-                self._alarm.wait()
-
-    def _lines(self) -> Iterator[bytes]:
-        """The whole lines between the cursor and the end of the file, moving the cursor on."""
-        size = _BLOCK
-        while block := os.pread(self._fd, size, self._cursor):
-            lines = block.split(b"\n")
-            if len(lines) == 1:
-                if len(block) < size:
-                    return  # an append under way
-                size *= 2
-                continue
-            for line in lines[:-1]:
-                yield line
-                self._cursor += len(line) + 1
-            size = _BLOCK
-
-    def _deliver(self, line: bytes) -> None:
-        try:
-            record = decode(line)
-        except ValueError:
-            if line.strip():
-                _log.warning("%s, byte %d: not a record; passed over", self._path, self._cursor)
-            return
-        step = record.get("step")
-        if self._call(self._backend.log, record, step if type(step) is int else None):
-            self._logged += 1
-        else:
-            self._failed += 1
-        self._rest()
-
-    def _call(self, method: Callable[..., object] | None, *args: object) -> bool:
-        """Call the backend; an error is logged, the first of its type with a traceback."""
-        if method is None:
-            return True
-        try:
-            method(*args)
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises must harm nobody else
-            count = self._errors[type(error)] = self._errors.get(type(error), 0) + 1
-            if count == 1:
-                _log.error(
-                    "%s raised; the file and other backends go on", self.name, exc_info=error
-                )
-            return False
-        finally:
             self._alive = time.monotonic()
+            if self._saved == self._lines.position:
+                self._save_at = self._alive + _SAVE_S
+            delivered = self._is_waiting or self._catch_up()
+            if closing or not delivered:
+                self._close(delivered=delivered)
+                return
+            if asked > self._settled:
+                self._settle(asked, delivered=self._flush_now())
+            self._sleep()
+
+    def _catch_up(self) -> bool:
+        """Deliver what the file holds now; False if the backend was given up."""
+        end = self._lines.refresh()
+        self._times.refresh()
+        while not self._abandoned:
+            line = self._lines.peek()
+            if line is None or line.byte >= end:
+                return True
+            if not self._delivery.deliver(line):
+                return False
+            self._alive = now = time.monotonic()
+            if now >= self._save_at:
+                self._save_when_due()
+            if self._paced and now >= self._slice_end and not self._waiters:
+                time.sleep(_PAUSE_S)
+                self._slice_end = time.monotonic() + _SLICE_S
+        return False
+
+    def _sleep(self) -> None:
+        if self._is_waiting:
+            self._alarm.wait(_CURSOR_S)
+            self._is_waiting = not self._take_cursor()
+        elif self._saved == self._lines.position:
+            self._alarm.wait()
+        else:
+            self._alarm.wait(max(self._save_at - time.monotonic(), 0))
+            if time.monotonic() >= self._save_at:
+                self._save_when_due()
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before the backend is tried again, until somebody asks; False if it is given up."""
+        with self._changed:
+            asked = self._asked
+            if time.monotonic() + seconds > self._alive + PATIENCE_S:
+                if self._closing:
+                    return False
+                self._settle(asked, delivered=False)
+            self._changed.wait_for(lambda: self._abandoned or self._asked > asked, seconds)
+            return not self._abandoned
+
+    def _close(self, *, delivered: bool) -> None:
+        if self._exit_code is not None and hasattr(self._backend, "exit_code"):
+            self._backend.exit_code = self._exit_code
+        closed = self._delivery.call(self._backend.close)
+        if closed:
+            self._save(self._lines.position)
+        self._delivery.sum_up()
+        self._left = self._behind()
+        self._lines.close()
+        if self._cursor:
+            self._cursor.close()
+        self._settle(math.inf, delivered=delivered and closed)
+
+    def _settle(self, ticket: float, *, delivered: bool) -> None:
+        super()._settle(ticket, delivered=delivered)
+        self._on_settled()
+
+    # -- the cursor ---------------------------------------------------------------------------
+
+    def _take_cursor(self) -> bool:
+        """Go to where the backend left off; False if another feed is at it."""
+        try:
+            self._cursor = Cursor(self._path, self._identity)
+        except CursorInUseError:
+            return False
+        except OSError as error:
+            _log.warning("%s: no cursor: %s; a crash repeats or skips records", self.name, error)
+        if self._cursor and not self._from_start:
+            self._cursor.seek(self._lines, self._start)
+        self._held = self._lines.position
+        self._save(self._held)
         return True
 
-    def _rest(self) -> None:
-        if self._alive >= self._slice_end and not self._waiters:
-            time.sleep(_PAUSE_S)
-            self._slice_end = time.monotonic() + _SLICE_S
+    def _save_when_due(self) -> None:
+        """Save how far the backend surely is, at most every 2 s."""
+        if self._flush is None:
+            safe, self._held = self._held, self._lines.position
+            self._save(safe)
+        else:
+            self._flush_now()
+        self._save_at = time.monotonic() + _SAVE_S
+
+    def _flush_now(self) -> bool:
+        if self._flush is None:
+            return True
+        flushed = self._delivery.call(self._flush)
+        self._alive = time.monotonic()
+        if flushed:
+            self._save(self._lines.position)
+        return flushed
+
+    def _save(self, position: Position) -> None:
+        if self._cursor is None:
+            self._saved = position
+            return
+        try:
+            self._cursor.save(position, self._lines.file_id())
+        except OSError as error:
+            if not self._warned:
+                _log.warning("%s: its cursor can't be saved: %s", self.name, error)
+            self._warned = True
+        self._saved = position

@@ -17,9 +17,11 @@ from typing import Any, NoReturn, Self, get_args
 from vibe_rl.metrics.append import MetricsFile
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.batch import cut, host_columns
-from vibe_rl.metrics.feed import BackendStats, Feed
+from vibe_rl.metrics.feed import BackendStats
+from vibe_rl.metrics.feeds import Feeds
 from vibe_rl.metrics.host import host_record
 from vibe_rl.metrics.jsonl import encode
+from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
 from vibe_rl.run_dir import RunDir
@@ -94,10 +96,11 @@ class MetricsLogger:
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
         self._file = MetricsFile(path.log_path() if isinstance(path, RunDir) else Path(path))
-        self._feeds = [Feed(each, self._file.path, self._file.start_byte) for each in checked]
+        start = Position(self._file.start_byte, self._file.start_ordinal)
+        self._feeds = Feeds(checked, self._file.path, start)
         self._writer = Writer(
             self._file.append,
-            self._wake_feeds,
+            self._feeds.wake,
             queue_size=queue_size,
             overflow=overflow,
             flush_interval=flush_interval,
@@ -179,7 +182,7 @@ class MetricsLogger:
         if isinstance(threading.current_thread(), BackgroundThread):
             return False  # a backend or a logging handler asks: this thread would await itself
         deadline = None if timeout is None else time.monotonic() + timeout
-        return self._writer.flush(timeout) and self._deliver(deadline)
+        return self._writer.flush(timeout) and self._feeds.deliver(deadline)
 
     def close(self, timeout: float | None = None) -> bool:
         """Write out and deliver everything, close the backends, and give the file free.
@@ -212,7 +215,7 @@ class MetricsLogger:
             queued=writer.queued,
             dropped=writer.dropped,
             high_water=writer.high_water,
-            backends={feed.name: feed.stats for feed in self._feeds},
+            backends=self._feeds.stats,
         )
 
     def __enter__(self) -> Self:
@@ -256,7 +259,7 @@ class MetricsLogger:
             landed = self._writer.close(timeout)
         except OSError as error:
             lost = error
-        delivered = self._deliver(deadline, close=True)
+        delivered = self._feeds.deliver(deadline, close=True, how=how)
         if landed or lost:
             self._file.close(how)
         else:
@@ -267,23 +270,8 @@ class MetricsLogger:
             raise lost
         return self._outcome
 
-    def _deliver(self, deadline: float | None, *, close: bool = False) -> bool:
-        """Have every feed deliver what the file holds, all at the same time."""
-        tickets = [feed.ask(close=close) for feed in self._feeds]
-        delivered = True
-        for feed, ticket in zip(self._feeds, tickets, strict=True):
-            if not feed.wait(ticket, deadline):
-                delivered = False
-                behind = feed.stats.behind
-                _log.error("%s did not take %d bytes of %s in time", feed.name, behind, self.path)
-        return delivered
-
-    def _wake_feeds(self) -> None:
-        for feed in self._feeds:
-            feed.wake()
-
     def _after_fork(self) -> None:
-        self._feeds = []
+        self._feeds.after_fork()
         self._writer.after_fork()
         self._file.after_fork()
 

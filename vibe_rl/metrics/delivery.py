@@ -1,0 +1,200 @@
+"""Handing a metrics file's records to a backend, whatever errors it raises."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.jsonl import decode
+from vibe_rl.metrics.lines import Line, Lines, StartTimes
+
+_log = logging.getLogger("vibe_rl")
+
+# The pauses before a record that raised is tried again.
+_RETRY_S = (1e-3, 10e-3, 100e-3)
+# The pauses while its neighbours raise as well: the first, and the longest.
+_DOWN_S = (1.0, 30.0)
+# If a record and so many after it raise, the backend is down.
+_NEIGHBOURS = 2
+
+
+class Delivery:
+    """Hands lines to a backend, and gets over its errors.
+
+    A record that raises is tried again, after growing pauses. If the backend takes a neighbour, the
+    record itself is at fault: it counts as failed, and is passed over. If the backend raises for
+    three in a row, it is down: no record is passed over until it is back.
+
+    Args:
+        backend: Gets the records. Its `log_at()` is used in place of `log()` if it has one.
+        name: What messages call it.
+        lines: The lines to deliver.
+        times: When the loggers that wrote them were opened.
+        pause: Sleeps so many seconds, or less; False ends the tries.
+
+    Attributes:
+        logged: Records that the backend took.
+        failed: Records that were passed over.
+    """
+
+    def __init__(
+        self,
+        backend: LogBackend,
+        name: str,
+        lines: Lines,
+        times: StartTimes,
+        pause: Callable[[float], bool],
+    ) -> None:
+        self._log = backend.log
+        self._log_at: Callable[..., None] | None = getattr(backend, "log_at", None)
+        self._name = name
+        self._lines = lines
+        self._times = times
+        self._pause = pause
+        self.logged = self.failed = 0
+        self._errors: Counter[type[BaseException]] = Counter()
+        self._hopeless: set[type[BaseException]] = set()  # errors that no second try has mended
+        self._error: type[BaseException] = Exception  # the latest
+
+    def deliver(self, line: Line) -> bool:
+        """Hand over the next line, or get over it; False if `pause` ended the tries before."""
+        record = _decode(line)
+        if record is None:
+            if line.text.strip():
+                _log.warning("byte %d: no record; passed over by %s", line.byte, self._name)
+            self._lines.pass_over(line)
+            return True
+        if self._take(line, record):
+            self._taken(line)
+            return True
+        return self._insist(line)
+
+    def call(self, method: Callable[[], object]) -> bool:
+        """Call the backend; False if it raised, which is logged and counted."""
+        try:
+            method()
+        except BaseException as error:  # noqa: BLE001 - whatever it raises harms nobody else
+            self._note(error, f"in {getattr(method, '__name__', 'a call')}()")
+            return False
+        return True
+
+    def sum_up(self) -> None:
+        """Log what errors there were, if any came more than once."""
+        if self.failed or self._errors.total() > len(self._errors):
+            kinds = ", ".join(f"{kind.__name__} {n} times" for kind, n in self._errors.items())
+            _log.error("%s raised %s; %d records failed", self._name, kinds, self.failed)
+
+    def _take(self, line: Line, record: dict[str, Any]) -> bool:
+        step = _step(record)
+        try:
+            if self._log_at is None:
+                self._log(record, step)
+            else:
+                time = self._times.at(line.byte) + _seconds(record.get("wall_time"))
+                self._log_at(record, step, time=time, ordinal=line.ordinal)
+        except BaseException as error:  # noqa: BLE001 - whatever it raises harms nobody else
+            self._note(error, f"at step {step}")
+            return False
+        return True
+
+    def _taken(self, line: Line) -> None:
+        self.logged += 1
+        self._lines.pass_over(line)
+
+    def _insist(self, line: Line) -> bool:
+        """Get over a record that raised."""
+        for pause in _RETRY_S[: 1 if self._error in self._hopeless else None]:
+            if not self._pause(pause):
+                return False
+            if self._try_again(line):
+                self._taken(line)
+                return True
+        seconds, longest = _DOWN_S
+        is_down = False
+        while not self._get_over(line):
+            if (
+                not is_down
+                and len(list(islice(self._neighbours(line), _NEIGHBOURS))) == _NEIGHBOURS
+            ):
+                is_down = True
+                _log.error(
+                    "%s is down: it raises for record after record. They are kept in the file, and "
+                    "delivered when it is back",
+                    self._name,
+                )
+            if not self._pause(seconds):
+                return False
+            seconds = min(2 * seconds, longest)
+        if is_down:
+            _log.warning("%s is back", self._name)
+        return True
+
+    def _get_over(self, line: Line) -> bool:
+        """Try a record and its neighbours; False if the backend takes none of them."""
+        failed: list[Line] = []
+        for each in (line, *islice(self._neighbours(line), _NEIGHBOURS)):
+            if self._try_again(each):
+                self._pass_over(failed, each)
+                return True
+            failed.append(each)
+        return False
+
+    def _pass_over(self, failed: list[Line], taken: Line) -> None:
+        """Pass over the records before one that the backend took."""
+        for line in failed:
+            # The backend may be back only since. What follows is then delivered in order, `taken`
+            # a second time.
+            if self._try_again(line):
+                self._taken(line)
+                return
+            self._hopeless.add(self._error)
+            self.failed += 1
+            self._lines.pass_over(line)
+        self._taken(taken)
+
+    def _try_again(self, line: Line) -> bool:
+        # Decoded anew, for a record is the backend's to change.
+        return self._take(line, decode(line.text))
+
+    def _neighbours(self, line: Line) -> Iterator[Line]:
+        following = self._lines.after(line)
+        while following is not None:
+            if _decode(following) is not None:
+                yield following
+            following = self._lines.after(following)
+
+    def _note(self, error: BaseException, where: str) -> None:
+        """Log the first error of its type."""
+        self._error = type(error)
+        self._errors[self._error] += 1
+        if self._errors[self._error] == 1:
+            _log.error(
+                "%s raised %s %s; it is tried again, and the file and other backends go on",
+                self._name,
+                self._error.__name__,
+                where,
+                exc_info=error,
+            )
+
+
+def _decode(line: Line) -> dict[str, Any] | None:
+    try:
+        return decode(line.text)
+    except ValueError:
+        return None
+
+
+def _step(record: dict[str, Any]) -> int | None:
+    step = record.get("step")
+    if type(step) is float and step.is_integer():
+        return int(step)
+    return step if type(step) is int else None
+
+
+def _seconds(wall_time: Any) -> float:
+    # A record's own `wall_time` may be anything.
+    return wall_time if type(wall_time) in (float, int) and abs(wall_time) < 2**63 else 0.0

@@ -1,0 +1,108 @@
+"""A logger's backends: each follows the metrics file by itself, and all are waited for together."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.feed import BackendStats, Feed
+from vibe_rl.metrics.isolated import IsolatedBackend
+from vibe_rl.metrics.lines import Position, count_lines
+
+_log = logging.getLogger("vibe_rl")
+
+
+class Feeds:
+    """Starts a feed for each backend, and speaks to all of them at once.
+
+    Args:
+        backends: Those of one logger.
+        path: The metrics file; it exists already.
+        start: Where the logger's own records begin: a backend that is new to the file gets what
+            follows.
+    """
+
+    def __init__(self, backends: Sequence[LogBackend], path: Path, start: Position) -> None:
+        self._path = path
+        self._feeds: list[Feed | IsolatedBackend] = []
+        seen: Counter[str] = Counter()
+        for backend in backends:
+            kind = backend.kind if isinstance(backend, IsolatedBackend) else _kind(backend)
+            nth = seen[kind]
+            seen[kind] += 1
+            name = kind if nth == 0 else f"{kind} {nth + 1}"
+            if isinstance(backend, IsolatedBackend):
+                backend.follow(path, start, name=name, nth=nth)
+                self._feeds.append(backend)
+            else:
+                self._feeds.append(Feed(backend, path, start, name=name, nth=nth))
+
+    @property
+    def stats(self) -> dict[str, BackendStats]:
+        """How far each backend is, by name."""
+        return {feed.name: feed.stats for feed in self._feeds}
+
+    def wake(self) -> None:
+        """Say that the file has grown."""
+        for feed in self._feeds:
+            feed.wake()
+
+    def deliver(self, deadline: float | None, *, close: bool = False, how: str = "") -> bool:
+        """Have every feed deliver what the file holds, all at the same time, and wait for it.
+
+        Args:
+            deadline: On `time.monotonic()`'s clock. None waits as long as there is progress.
+            close: Close the backends after that. Ctrl-C ends the wait.
+            how: How the logger ended: `"closed"`, at `"exit"`, or by an error of this name.
+
+        Returns:
+            Whether every backend has everything. What one lacks is said in the log.
+        """
+        exit_code = _exit_code(how)
+        delivered = True
+        try:
+            tickets = [feed.ask(close=close, exit_code=exit_code) for feed in self._feeds]
+            for feed, ticket in zip(self._feeds, tickets, strict=True):
+                if not feed.wait(ticket, deadline):
+                    delivered = False
+                    self._report(feed, close=close)
+        finally:
+            if close:
+                for feed in self._feeds:
+                    feed.abandon()
+        return delivered
+
+    def after_fork(self) -> None:
+        """In a forked child: backends stay the parent's."""
+        for feed in self._feeds:
+            feed.after_fork()
+        self._feeds = []
+
+    def _report(self, feed: Feed | IsolatedBackend, *, close: bool) -> None:
+        behind = feed.stats.behind
+        records = count_lines(self._path, feed.position.byte)
+        rest = f"`vibe-rl sync {self._path} --to ...` delivers them" if close else "it goes on"
+        _log.error(
+            "%s is %d records (%d bytes) of %s behind; %s",
+            feed.name,
+            records,
+            behind,
+            self._path,
+            rest,
+        )
+
+
+def _kind(backend: LogBackend) -> str:
+    return str(getattr(backend, "name", None) or type(backend).__name__)
+
+
+def _exit_code(how: str) -> int | None:
+    """0: the run went well; 1: it did not; None: a backend may know better than we do."""
+    if how == "exit":
+        crashed = getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1")
+        return 1 if crashed else None
+    return None if how in ("", "closed") else 1

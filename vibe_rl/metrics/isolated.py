@@ -1,0 +1,371 @@
+"""A backend in a process of its own, which follows the metrics file without the trainer's GIL."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vibe_rl.metrics import hostpickle
+from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.feed import BackendStats
+from vibe_rl.metrics.lines import Position
+from vibe_rl.metrics.threads import BackgroundThread
+from vibe_rl.metrics.tickets import PATIENCE_S, Tickets
+
+_log = logging.getLogger("vibe_rl")
+
+# The pauses before a process that died is started again; after these it is given up.
+_RESTART_S = (0.1, 1.0, 4.0)
+# How long close() waits for a process to end that has closed its backend.
+_END_S = 5.0
+
+
+def isolated(backend: Callable[..., LogBackend], /, *args: Any, **kwargs: Any) -> IsolatedBackend:
+    """Build a backend in a process of its own, so that the training process pays nothing for it.
+
+    The process reads the metrics file itself, at the lowest priority that the system offers. It
+    outlives the training process, however that ends, until it has delivered what the file holds and
+    has closed the backend. If it dies itself, it is started again and goes on from its cursor.
+
+    Args:
+        backend: The backend's class (or a function that makes one), from a module that can be
+            imported: not from the script that runs.
+        *args: The backend's arguments. They are pickled; JAX arrays in them become NumPy's.
+        **kwargs: The same.
+
+    Returns:
+        What to give to `MetricsLogger(backends=[...])`. The backend's attributes, such as `run_id`,
+        can be read from it.
+
+    Raises:
+        TypeError: If `backend` makes no backend, or something can't be sent to the other process.
+        Exception: What the backend's construction raises.
+
+    Example:
+        >>> backend = isolated(TensorBoardBackend, log_dir="runs/example/logs")
+        >>> with MetricsLogger("runs/example/logs/metrics.jsonl", backends=[backend]) as logger:
+        ...     logger.write({"step": 1000, "loss": 0.42})
+    """
+    if not callable(backend) or (
+        isinstance(backend, type) and not (hasattr(backend, "log") and hasattr(backend, "close"))
+    ):
+        raise TypeError(
+            "isolated() takes a backend's class, with methods log and close, and its arguments: "
+            f"isolated(TensorBoardBackend, log_dir=...); not {backend!r}"
+        )
+    return IsolatedBackend(backend, args, kwargs)
+
+
+class Status(NamedTuple):
+    """What the process tells about its feed."""
+
+    settled: float
+    delivered: float
+    logged: int
+    failed: int
+    position: Position
+    saved: Position
+
+
+_NOTHING_YET = Status(0.0, 0.0, 0, 0, Position(0, 0), Position(0, 0))
+
+
+class IsolatedBackend(Tickets):
+    """The trainer's end of a backend that `isolated()` has built.
+
+    A logger treats it as the feed that it drives in the other process. Without a logger, it is a
+    backend itself.
+
+    Attributes:
+        kind: The name of the backend's class.
+        name: What messages call it.
+    """
+
+    def __init__(
+        self,
+        backend: Callable[..., LogBackend],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.name = self.kind = getattr(backend, "__name__", type(backend).__name__)
+        self._call = hostpickle.dumps((backend, args, kwargs))
+        self._directory = os.getcwd()  # noqa: PTH109 - what relative paths in the arguments mean
+        self._following: tuple[Path, Position, str, int] | None = None
+        self._status = _NOTHING_YET
+        self._before = (0, 0)  # logged and failed, by processes that have died
+        self._furthest = -1
+        self._failures = 0  # deaths in a row without progress
+        self._values: dict[str, Any] = {}
+        self._requesting = threading.Lock()
+        self._request_id = 0
+        self._answers: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._start()
+        _live.add(self)
+        self._listener = BackgroundThread(self._listen, f"isolated {self.name}")
+        self._listener.start()
+
+    # -- as a backend -------------------------------------------------------------------------
+
+    def log(self, record: dict[str, Any], step: int | None = None) -> None:
+        """Have the backend take one record. A logger does not call this.
+
+        Args:
+            record: The record.
+            step: Its step.
+
+        Raises:
+            Exception: What the backend raises.
+        """
+        self._request("log", hostpickle.dumps((record, step)))
+
+    def close(self) -> None:
+        """Deliver what is left, close the backend, and end its process."""
+        if self._following:
+            self.wait(self.ask(close=True), None)
+        elif self._settled < math.inf:
+            self._request("close")
+            self._finish()
+            self._listener.join(_END_S)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if self._settled < math.inf:
+            with contextlib.suppress(_NoAnswerError):
+                return self._request("get", name)
+        if name in self._values:
+            return self._values[name]
+        raise AttributeError(f"the process of {self.name} has ended, and {name!r} is not known")
+
+    # -- as a feed ----------------------------------------------------------------------------
+
+    def follow(self, path: Path, start: Position, *, name: str, nth: int) -> None:
+        """Have the process deliver a metrics file's records; see `Feed` for the arguments.
+
+        Raises:
+            ValueError: If it follows a file already, or is closed.
+        """
+        if self._following or self._settled == math.inf:
+            raise ValueError(f"{self.name} serves one logger, once; make one for each logger")
+        self.name = name
+        self._status = self._status._replace(position=start, saved=start)
+        self._following = Path(os.path.abspath(path)), start, name, nth  # noqa: PTH100 - no links
+        self._send("follow", *self._following)
+
+    @property
+    def stats(self) -> BackendStats:
+        """How far the backend is, as its process last said."""
+        logged, failed = self._before
+        behind = self._size() - self._status.position.byte
+        return BackendStats(
+            logged + self._status.logged, failed + self._status.failed, max(behind, 0)
+        )
+
+    @property
+    def position(self) -> Position:
+        """How far the backend is in the file, as its process last said."""
+        return self._status.position
+
+    def wake(self) -> None:
+        """Do nothing: the process looks at the file itself."""
+
+    def ask(
+        self, *, close: bool = False, exit_code: int | None = None, ticket: int | None = None
+    ) -> int:
+        """See `Tickets.ask`."""
+        ticket = super().ask(close=close, exit_code=exit_code, ticket=ticket)
+        self._send("ask", ticket, self._closing, self._exit_code)
+        return ticket
+
+    def wait(self, ticket: int, deadline: float | None) -> bool:
+        """See `Tickets.wait`; after `close`, waits for the process to end too."""
+        delivered = super().wait(ticket, deadline)
+        if self._settled == math.inf:
+            left = _END_S if deadline is None else deadline - time.monotonic()
+            self._listener.join(max(min(left, _END_S), 0))
+        return delivered
+
+    def after_fork(self) -> None:
+        """In a forked child: let go of the connection, which tells that the parent is alive."""
+        self._connection.close()
+
+    def _size(self) -> int:
+        try:
+            return self._following[0].stat().st_size if self._following else 0
+        except OSError:
+            return 0  # the file is gone
+
+    # -- the process --------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Start the process and wait until it has built the backend."""
+        from multiprocessing.connection import Pipe  # noqa: PLC0415 - half of our import time
+
+        ours, theirs = Pipe()
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
+                [
+                    *(sys.executable, "-P", "-m", "vibe_rl.metrics.isolated_child"),
+                    str(theirs.fileno()),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd=self._directory,
+                env=_environment(),
+                start_new_session=True,
+            )
+        try:
+            ours.send((os.getsid(0), self._call))
+            while (message := ours.recv())[0] == "log":
+                _log.log(*message[1:])
+        except (EOFError, OSError):
+            raise RuntimeError(
+                f"the process of {self.name} ended with {process.wait()} before it was ready"
+            ) from None
+        except BaseException:  # Ctrl-C
+            process.kill()
+            process.wait()
+            raise
+        kind, content = message
+        if kind == "error":
+            ours.close()
+            process.wait()
+            raise content
+        self._values = content
+        with self._sending:
+            self._process, self._connection = process, ours
+
+    def _listen(self) -> None:
+        """Hear what the process has to say, and start it again if it dies."""
+        while True:
+            try:
+                kind, *content = self._connection.recv()
+            except (EOFError, OSError):
+                code = self._process.wait()
+                if self._settled == math.inf or not self._start_again(code):
+                    return
+                continue
+            match kind:
+                case "log":
+                    _log.log(*content)
+                case "status":
+                    self._update(*content)
+                case "answer":
+                    self._answers.put(tuple(content))
+                case "values":
+                    self._values = content[0]
+
+    def _update(self, status: Status) -> None:
+        self._status = status
+        self._alive = time.monotonic()
+        # A process that dies at the same record each time makes no progress.
+        if status.position.byte > self._furthest or status.position.byte == self._size():
+            self._failures = 0
+        self._furthest = max(self._furthest, status.position.byte)
+        if status.settled == math.inf:
+            self._finish()
+        self._settle(status.delivered, delivered=True)
+        self._settle(status.settled, delivered=False)
+
+    def _finish(self) -> None:
+        """Let the process end."""
+        self._send("end")
+        self._settled = math.inf
+
+    def _start_again(self, code: int) -> bool:
+        """Replace a process that died; False if it is given up."""
+        self._answers.put((0, None, _NoAnswerError()))
+        status = self._status
+        logged, failed = self._before
+        # What came after the saved position is delivered again.
+        repeated = status.position.ordinal - status.saved.ordinal
+        self._before = max(logged + status.logged - repeated, 0), failed + status.failed
+        self._status = _NOTHING_YET._replace(position=status.saved, saved=status.saved)
+        if self._furthest < 0 or not self._failures:
+            _log.error("the process of %s ended with %d; it is started again", self.name, code)
+        while self._failures < len(_RESTART_S):
+            time.sleep(_RESTART_S[self._failures])
+            self._failures += 1
+            try:
+                self._start()
+            except Exception as error:  # noqa: BLE001 - whatever its construction raises now
+                _log.error("%s can't be started again: %s", self.name, error)
+                continue
+            if self._following:
+                path, _, name, nth = self._following
+                self._send("follow", path, status.saved, name, nth)
+                if self._asked > self._settled:
+                    self._send("ask", self._asked, self._closing, self._exit_code)
+            return True
+        _log.error(
+            "%s is given up: its process died %d times in a row. `vibe-rl sync` delivers the rest",
+            self.name,
+            self._failures,
+        )
+        self._settle(math.inf, delivered=False)
+        return False
+
+    def _send(self, *message: Any) -> None:
+        # If the process is dead, the listener asks the next one.
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.send(message)
+
+    def _request(self, kind: str, *content: Any) -> Any:
+        with self._requesting:
+            self._request_id += 1
+            mine, answered = self._request_id, -1
+            self._send(kind, mine, *content)
+            while answered not in (mine, 0):
+                try:
+                    answered, value, error = self._answers.get(timeout=PATIENCE_S)
+                except queue.Empty:
+                    raise _NoAnswerError from None
+            if error is not None:
+                raise error
+            return value
+
+
+class _NoAnswerError(Exception):
+    """The process died, or hangs."""
+
+    def __str__(self) -> str:
+        return "the process of the isolated backend does not answer"
+
+
+_live: weakref.WeakSet[IsolatedBackend] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for backend in list(_live):
+        backend.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _environment() -> dict[str, str]:
+    """The environment of the process: it imports what we can import, and is about us."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),  # noqa: PTH100
+        # If the backend's own module imports JAX, it shall not take the accelerator.
+        "JAX_PLATFORMS": "cpu",
+        # W&B's system statistics are about the trainer.
+        "WANDB__STATS_PID": str(os.getpid()),
+    }
+    # The address of a W&B service of the trainer's, which would do the work in the trainer's name.
+    environment.pop("WANDB_SERVICE", None)
+    return environment

@@ -1,0 +1,217 @@
+"""The process of an isolated backend: `python -m vibe_rl.metrics.isolated_child DESCRIPTOR`.
+
+It builds the backend, drives it with the feed that a thread would run, and ends with its parent:
+the connection breaks however that dies, and what is in the file by then is still delivered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.feed import Feed
+from vibe_rl.metrics.isolated import Status
+from vibe_rl.metrics.priority import yield_to_others
+
+# How often the file is looked at.
+_POLL_S = 0.1
+# A parent that dies in the middle of a run leaves a run that failed.
+_CRASHED = 1
+
+
+class Child:
+    """Answers the parent, on the main thread, while a feed drives the backend on its own.
+
+    Args:
+        connection: To the parent.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._feed: Feed | None = None
+        self._path = Path()
+        self._size = -1
+        self._is_orphan = False
+        self._told: Status | None = None
+
+    def run(self) -> bool:
+        """Serve until the parent has closed the backend, or is gone; False if the backend hangs."""
+        logger = logging.getLogger("vibe_rl")
+        logger.addHandler(_ToParent(self))
+        logger.propagate = False
+        try:
+            session, call = self._connection.recv()
+            make, args, kwargs = pickle.loads(call)  # noqa: S301 - from the parent, over a pipe
+            self._backend = make(*args, **kwargs)
+            if not isinstance(self._backend, LogBackend):
+                raise TypeError(  # noqa: TRY301 - as any other error of construction
+                    f"a backend is an object with methods log and close, not {self._backend!r}"
+                )
+        except EOFError:
+            return True
+        except BaseException as error:  # noqa: BLE001 - the parent raises it
+            self.send("error", _portable(error))
+            return True
+        # Only now, for the parent waits for the backend to be built.
+        yield_to_others(session)
+        self.send("ready", public_values(self._backend))
+        try:
+            while self._serve():
+                self._tell()
+        except (EOFError, OSError):
+            return self._end()
+        return True
+
+    def say(self, level: int, message: str) -> None:
+        """Have the parent log a message; without a parent, stderr has to do."""
+        if self._is_orphan:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"{message}\n")
+        self.send("log", level, "%s", message)
+
+    def send(self, kind: str, *content: Any) -> None:
+        """Tell the parent something, if there is one."""
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.send((kind, *content))
+
+    def _serve(self) -> bool:
+        """Answer one message, or look at the file; False once the backend is closed."""
+        if not self._connection.poll(_POLL_S):
+            self._look_at_file()
+            return True
+        kind, *content = self._connection.recv()
+        match kind:
+            case "follow":
+                self._path, start, name, nth = content
+                self._feed = Feed(
+                    self._backend,
+                    self._path,
+                    start,
+                    name=name,
+                    nth=nth,
+                    paced=False,
+                    on_settled=self._tell,
+                )
+            case "ask":
+                ticket, close, exit_code = content
+                if self._feed:
+                    self._feed.ask(close=close, exit_code=exit_code, ticket=ticket)
+            case "get" | "log" | "close":
+                self._answer(kind, *content)
+            case "end":
+                self.send("values", public_values(self._backend))
+                return False
+        return True
+
+    def _look_at_file(self) -> None:
+        with contextlib.suppress(OSError):  # it is gone, or about to be replaced
+            size = self._path.stat().st_size
+            if self._feed and size != self._size:
+                self._size = size
+                self._feed.wake()
+
+    def _answer(self, kind: str, request: int, *content: Any) -> None:
+        value: Any = None
+        try:
+            if kind == "log":
+                self._backend.log(*pickle.loads(*content))  # noqa: S301 - from the parent
+            elif kind == "close":
+                self._backend.close()
+            else:
+                value = getattr(self._backend, *content)
+                if callable(value):
+                    raise AttributeError(  # noqa: TRY301 - as any other
+                        f"{content[0]}() can't be called in another process; only attributes that "
+                        "are values can be read"
+                    )
+                pickle.dumps(value)
+        except Exception as error:  # noqa: BLE001 - the parent raises it
+            self.send("answer", request, None, _portable(error))
+        else:
+            self.send("answer", request, value, None)
+
+    def _tell(self) -> None:
+        feed = self._feed
+        if feed is None:
+            return
+        stats = feed.stats
+        settled, delivered = feed.settled
+        status = Status(settled, delivered, stats.logged, stats.failed, feed.position, feed.saved)
+        if status != self._told:
+            self._told = status
+            self.send("status", status)
+
+    def _end(self) -> bool:
+        """Deliver what the file holds, for a parent that is gone; False if the backend hangs."""
+        self._is_orphan = True
+        if self._feed is None:
+            self._backend.close()
+            return True
+        exit_code = None if self._feed.closing else _CRASHED
+        return self._feed.wait(self._feed.ask(close=True, exit_code=exit_code), None)
+
+
+class _ToParent(logging.Handler):
+    """Has the parent log what is logged here."""
+
+    def __init__(self, child: Child) -> None:
+        super().__init__()
+        self._child = child
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._child.say(record.levelno, self.format(record))
+
+
+def public_values(backend: Any) -> dict[str, Any]:
+    """A backend's public attributes that are plain values, such as `run_id`."""
+    names = set(vars(backend)) if hasattr(backend, "__dict__") else set()
+    names |= {
+        name
+        for name in dir(type(backend))
+        if isinstance(getattr(type(backend), name, None), property)
+    }
+    values = {}
+    for name in names:
+        if not name.startswith("_"):
+            with contextlib.suppress(Exception):
+                value = getattr(backend, name)
+                if isinstance(value, str | int | float | None):
+                    values[name] = value
+    return values
+
+
+def _portable(error: BaseException) -> BaseException:
+    """An error that can be pickled, with its traceback as a note."""
+    error.add_note("In the process of its own:\n" + "".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - some can be pickled, but not read back
+        plain = RuntimeError(f"{type(error).__name__}: {error}")
+        plain.__notes__ = error.__notes__
+        return plain
+    return error
+
+
+def main() -> None:
+    """Run a child; the parent's descriptor is the only argument."""
+    # The parent decides when to end: a signal to its group, or to all of a job's processes, must
+    # not cut the delivery short.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if not Child(Connection(int(sys.argv[1]))).run():
+        os._exit(1)  # a thread hangs in the backend
+
+
+if __name__ == "__main__":
+    main()

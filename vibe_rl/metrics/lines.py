@@ -1,0 +1,183 @@
+"""Reading a metrics file that others append to: its lines from a position on, and their times."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from vibe_rl.metrics.append import read_writers, writers_path
+
+_log = logging.getLogger("vibe_rl")
+
+_BLOCK = 1 << 16
+_FIRST_LINE_BYTES = 4096
+
+
+class Position(NamedTuple):
+    """A place between two lines: how many bytes, and how many lines, lie before it."""
+
+    byte: int
+    ordinal: int
+
+
+class Line(NamedTuple):
+    """A whole line without its newline, and where it begins."""
+
+    text: bytes
+    byte: int
+    ordinal: int
+
+
+class Lines:
+    """The whole lines of a growing file, one after the other.
+
+    A file that is cut short or written anew meanwhile is noticed by `refresh()`: what was there
+    before is not read again, and what a new file holds is read from its start.
+
+    Args:
+        path: The file; it exists already.
+        position: Where to begin.
+    """
+
+    def __init__(self, path: Path, position: Position) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._file_id = self.file_id()
+        self.seek(position)
+
+    @property
+    def position(self) -> Position:
+        """Where the next line begins."""
+        return Position(self._byte, self._ordinal)
+
+    @property
+    def size(self) -> int:
+        """The file's size now, in bytes."""
+        return os.fstat(self._fd).st_size
+
+    def file_id(self) -> str | None:
+        """What tells this file from another of its name: a digest of its first line, if whole."""
+        first, newline, _ = os.pread(self._fd, _FIRST_LINE_BYTES, 0).partition(b"\n")
+        if not newline and len(first) < _FIRST_LINE_BYTES:
+            return None
+        return hashlib.blake2b(first, digest_size=8).hexdigest()
+
+    def seek(self, position: Position) -> None:
+        """Go on at another position."""
+        self._byte, self._ordinal = position
+        self._end = self._byte  # where the lines that were read end
+        self._read: list[bytes] = []
+        self._next = 0
+
+    def refresh(self) -> int:
+        """Look at the file anew; gives its size."""
+        size, file_id = self.size, self.file_id()
+        if self._file_id not in (None, file_id):
+            _log.warning("%s was written anew: backends go on at its start", self._path)
+            self.seek(Position(0, 0))
+        elif size < self._byte:
+            _log.warning("%s was cut short: backends go on at its new end", self._path)
+            self.seek(self.end())
+        self._file_id = file_id
+        return size
+
+    def end(self) -> Position:
+        """Where the file's last whole line ends."""
+        byte = ordinal = 0
+        offset = 0
+        while block := os.pread(self._fd, 1 << 20, offset):
+            if lines := block.count(b"\n"):
+                ordinal += lines
+                byte = offset + block.rfind(b"\n") + 1
+            offset += len(block)
+        return Position(byte, ordinal)
+
+    def is_boundary(self, byte: int) -> bool:
+        """Whether a line can begin at this byte."""
+        return byte == 0 or os.pread(self._fd, 1, byte - 1) == b"\n"
+
+    def peek(self) -> Line | None:
+        """The next line; None if there is no whole one."""
+        if self._next == len(self._read) and not self._read_on():
+            return None
+        return Line(self._read[self._next], self._byte, self._ordinal)
+
+    def after(self, line: Line) -> Line | None:
+        """The line that follows one that is still ahead."""
+        ahead = self._next + line.ordinal - self._ordinal + 1
+        if ahead == len(self._read):
+            ahead -= self._next
+            if not self._read_on():
+                return None
+        return Line(self._read[ahead], line.byte + len(line.text) + 1, line.ordinal + 1)
+
+    def pass_over(self, line: Line) -> None:
+        """Go on after a line, which is the next one or further ahead."""
+        self._next += line.ordinal - self._ordinal + 1
+        self._byte = line.byte + len(line.text) + 1
+        self._ordinal = line.ordinal + 1
+
+    def close(self) -> None:
+        """Let go of the file. Doing so again does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _read_on(self) -> bool:
+        size = _BLOCK
+        while not (whole := (block := os.pread(self._fd, size, self._end)).rfind(b"\n") + 1):
+            if len(block) < size:
+                return False  # an append under way
+            size *= 2
+        self._read = self._read[self._next :] + block[: whole - 1].split(b"\n")
+        self._next = 0
+        self._end += whole
+        return True
+
+
+def count_lines(path: Path, byte: int = 0) -> int:
+    """The lines that a file holds after this byte."""
+    count = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(byte)
+            while block := file.read(1 << 20):
+                count += block.count(b"\n")
+    except OSError:
+        pass  # the file is gone: nothing is left to deliver
+    return count
+
+
+class StartTimes:
+    """When the logger that wrote a line was opened: `wall_time` counts from there.
+
+    Args:
+        path: The metrics file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._starts: list[tuple[int, float]] = []  # newest first
+        self._unknown = path.stat().st_mtime  # for a file that no logger has written
+
+    def refresh(self) -> None:
+        """See which loggers have been opened since."""
+        try:
+            stat = writers_path(self._path).stat()
+        except OSError:
+            return
+        if self._seen != (stat.st_mtime_ns, stat.st_size):
+            self._seen = (stat.st_mtime_ns, stat.st_size)
+            notes = [note for note in read_writers(self._path) if note["event"] == "open"]
+            self._starts = [(note["byte"], note["time"]) for note in reversed(notes)]
+
+    def at(self, byte: int) -> float:
+        """The start of the logger that wrote the line at this byte, in seconds since the epoch."""
+        for first, time in self._starts:
+            if first <= byte:
+                return time
+        return self._unknown

@@ -1,0 +1,63 @@
+"""Working only when nobody else wants the processor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+_LOWEST_NICE = 19
+# The kernel takes one change of an autogroup each 0.1 s from a user, and EAGAIN says so.
+_AUTOGROUP_TRIES = 10
+_AUTOGROUP_PAUSE_S = 0.11
+
+
+def yield_to_others(session: int) -> None:
+    """Give this process, and those that it has started, the lowest priority the system offers.
+
+    On Linux, `SCHED_IDLE` counts only among the processes of one session where the kernel groups
+    them by session (autogroup): a session of its own would get a full share beside the trainer's.
+    So the group's own weight is lowered too.
+
+    Args:
+        session: Processes of this session are left as they are: it is the trainer's.
+    """
+    if not sys.platform.startswith("linux"):
+        os.nice(_LOWEST_NICE)
+        return
+    for pid in (os.getpid(), *_descendants(os.getpid())):
+        # A process may end meanwhile.
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) != session:
+                _lower(pid)
+
+
+def _lower(pid: int) -> None:
+    for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - names, not paths
+        os.sched_setscheduler(int(task), os.SCHED_IDLE, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, int(task), _LOWEST_NICE)
+    for _ in range(_AUTOGROUP_TRIES):
+        try:
+            Path(f"/proc/{pid}/autogroup").write_bytes(b"%d" % _LOWEST_NICE)
+        except BlockingIOError:
+            time.sleep(_AUTOGROUP_PAUSE_S)
+        else:
+            return
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # After the name, which is in brackets and may hold anything: state, parent.
+            parent = int(entry.read_bytes().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.parent.name))
+    found = []
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found

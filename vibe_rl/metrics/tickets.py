@@ -1,0 +1,94 @@
+"""How `flush()` and `close()` wait for whoever delivers a metrics file to a backend."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+# Without a time-out, how long to wait for a backend that shows no sign of life.
+PATIENCE_S = 30.0
+# And how long for one that was given up already.
+_GRACE_S = 2.0
+
+
+class Tickets:
+    """Requests to deliver all that the file holds, which a feed settles one after the other."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._asked = 0
+        # The last ticket that was settled, and the last one with success; of a closed feed: inf.
+        self._settled = self._delivered = 0.0
+        self._waiters = 0
+        self._closing = self._abandoned = False
+        self._exit_code: int | None = None
+        self._alive = time.monotonic()  # the backend's last sign of life
+
+    def ask(
+        self, *, close: bool = False, exit_code: int | None = None, ticket: int | None = None
+    ) -> int:
+        """Ask for all that the file holds now to be delivered, the last lines too, without pauses.
+
+        Args:
+            close: Close the backend after that.
+            exit_code: How the run ended, for a backend that has an attribute of this name; 0 is
+                well, None is unknown.
+            ticket: The ticket's number, if somebody else has issued it; higher than those before.
+
+        Returns:
+            A ticket for `wait()`, which must follow.
+        """
+        with self._changed:
+            self._closing |= close
+            self._exit_code = exit_code if self._exit_code is None else self._exit_code
+            self._asked = self._asked + 1 if ticket is None else ticket
+            self._waiters += 1
+            self._changed.notify_all()
+            return self._asked
+
+    def wait(self, ticket: int, deadline: float | None) -> bool:
+        """Wait until what was asked for is settled; False if not all was delivered by then.
+
+        Args:
+            ticket: From `ask()`.
+            deadline: On `time.monotonic()`'s clock. None waits as long as the backend makes
+                progress, and gives up 30 s after its last sign of life.
+        """
+        since = time.monotonic()
+        with self._changed:
+            try:
+                while self._settled < ticket:
+                    limit = deadline
+                    if limit is None:
+                        patience = _GRACE_S if self._abandoned else PATIENCE_S
+                        limit = max(since, self._alive) + patience
+                    left = limit - time.monotonic()
+                    if left <= 0:
+                        return False
+                    self._changed.wait(left)
+            finally:
+                self._waiters -= 1
+            return self._delivered >= ticket
+
+    @property
+    def settled(self) -> tuple[float, float]:
+        """The last ticket that was settled, and the last one with success."""
+        return self._settled, self._delivered
+
+    @property
+    def closing(self) -> bool:
+        """Whether somebody has asked to close the backend."""
+        return self._closing
+
+    def abandon(self) -> None:
+        """Wait for the backend no longer: it is closed as soon as it returns from its last call."""
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify_all()
+
+    def _settle(self, ticket: float, *, delivered: bool) -> None:
+        with self._changed:
+            self._settled = max(self._settled, ticket)
+            if delivered:
+                self._delivered = max(self._delivered, ticket)
+            self._changed.notify_all()
