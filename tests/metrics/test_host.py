@@ -290,3 +290,24 @@ def test_no_number_is_lost_in_a_corner():
     assert math.isnan(logged(jnp.array(jnp.nan, jnp.float8_e4m3fn)))
     assert logged(-jnp.array(jnp.inf)) == -math.inf
     assert json.loads(encode(host_record({"x": jnp.array([1, jnp.nan])})))["x"] == [1, None]
+
+
+def test_where_reading_means_a_transfer_all_are_started_before_the_first_is_awaited(monkeypatch):
+    from vibe_rl.metrics import host
+
+    values = {f"m{i}": jnp.float32(i) for i in range(3)}
+    deleted = jnp.float32(3)
+    deleted.delete()
+    events = []
+    kind = type(deleted)
+    start = kind.copy_to_host_async
+    monkeypatch.setattr(kind, "copy_to_host_async", lambda x: events.append("start") or start(x))
+    monkeypatch.setattr(host, "_asarray", lambda x: events.append("read") or np.asarray(x))
+    host_record(values)
+    assert events == ["read"] * 3  # on a CPU, there is nothing to start
+    events.clear()
+    monkeypatch.setattr(host, "_COPIED_AHEAD", {kind})
+    assert host_record({**values, "deep": values})["deep"] == {"m0": 0, "m1": 1, "m2": 2}
+    assert events == [*["start"] * 3, *["read"] * 3] * 2
+    with pytest.raises(ValueError, match=r"metric 'x'.*donated"):
+        host_record({"x": deleted})

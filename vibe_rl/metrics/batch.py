@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from vibe_rl.metrics.host import EXACT_DTYPES, UnloggableError, host_array, host_value
+from vibe_rl.metrics.host import (
+    EXACT_DTYPES,
+    UnloggableError,
+    host_array,
+    host_value,
+    start_copies,
+)
 from vibe_rl.metrics.jsonl import encode
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
@@ -105,6 +111,7 @@ def cut(tree: dict[str, Any], length: int, most: int) -> Iterator[Block]:
 def _host_tree(columns: Mapping[str, Any]) -> dict[str, Any]:
     tree = {}
     name: Any = None
+    start_copies(columns.values())
     try:
         for name, value in columns.items():
             tree[name] = _host_column(value)
