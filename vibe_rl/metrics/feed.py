@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vibe_rl.metrics import tickets
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.cursor import Cursor, CursorInUseError, identity_of
 from vibe_rl.metrics.delivery import Delivery
 from vibe_rl.metrics.lines import Lines, Position, StartTimes
 from vibe_rl.metrics.threads import Alarm, BackgroundThread
-from vibe_rl.metrics.tickets import PATIENCE_S, Tickets
+from vibe_rl.metrics.tickets import Tickets
 
 _log = logging.getLogger("vibe_rl")
 
@@ -193,7 +194,7 @@ class Feed(Tickets):
         """Wait before the backend is tried again, until somebody asks; False if it is given up."""
         with self._changed:
             asked = self._asked
-            if time.monotonic() + seconds > self._alive + PATIENCE_S:
+            if time.monotonic() + seconds > self._alive + tickets.PATIENCE_S:
                 if self._closing:
                     return False
                 self._settle(asked, delivered=False)

@@ -87,7 +87,7 @@ class Feeds:
         records = count_lines(self._path, feed.position.byte)
         rest = f"`vibe-rl sync {self._path} --to ...` delivers them" if close else "it goes on"
         _log.error(
-            "%s is %d records (%d bytes) of %s behind; %s",
+            "%s did not take the last %d records (%d bytes) of %s in time; %s",
             feed.name,
             records,
             behind,

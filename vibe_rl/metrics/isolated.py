@@ -108,10 +108,10 @@ class IsolatedBackend(Tickets):
         self._furthest = -1
         self._failures = 0  # deaths in a row without progress
         self._values: dict[str, Any] = {}
-        self._requesting = threading.Lock()
+        self._requesting = threading.RLock()  # a signal handler may come in between
         self._request_id = 0
         self._answers: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
         self._start()
         _live.add(self)
         self._listener = BackgroundThread(self._listen, f"isolated {self.name}")

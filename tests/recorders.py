@@ -1,0 +1,147 @@
+"""Backends that tests look into; here, because a process of its own must be able to import them."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+
+class FileBackend:
+    """Writes each record's `i` to a file: at once, or, if it `holds`, when it is flushed."""
+
+    def __init__(self, path, *, holds=False, identity=None):
+        self.path = Path(path)
+        self._file = self.path.open("a", buffering=1 << 20)
+        self._holds = holds
+        if identity:
+            self.identity = identity
+
+    @property
+    def run_id(self):
+        return f"run {self.path.name}"
+
+    @property
+    def pid(self):
+        return os.getpid()
+
+    def log(self, record, step=None):
+        self._file.write(f"{record['i']}\n")
+        if not self._holds:
+            self._file.flush()
+
+    def flush(self):
+        self._file.flush()
+
+    def close(self):
+        self._file.close()
+        self.path.with_suffix(".closed").touch()
+
+
+class Unflushed(FileBackend):
+    """Has no `flush()`; what it holds back, it lets go after a tenth of a second."""
+
+    flush = None
+    _let_go = 0.0
+
+    def log(self, record, step=None):
+        super().log(record, step)
+        if time.monotonic() > self._let_go + 0.1:
+            self._let_go = time.monotonic()
+            self._file.flush()
+
+
+class Slow(FileBackend):
+    """Takes its time for each record."""
+
+    def __init__(self, path, seconds, **settings):
+        super().__init__(path, **settings)
+        self._seconds = seconds
+
+    def log(self, record, step=None):
+        time.sleep(self._seconds)
+        super().log(record, step)
+
+
+class Refusing:
+    """Can't be built."""
+
+    def __init__(self, reason):
+        raise LookupError(reason)
+
+    def log(self, record, step=None): ...
+
+    def close(self): ...
+
+
+class Unpicklable(Refusing):
+    """Can't be built, with an error that can't be sent."""
+
+    def __init__(self):
+        raise _LockedError(threading.Lock())
+
+
+class _LockedError(Exception):
+    pass
+
+
+class Dying(FileBackend):
+    """Takes its process with it at one record; if `marker` is given, only once."""
+
+    def __init__(self, path, at, marker=None):
+        super().__init__(path)
+        self._at = at
+        self._marker = marker and Path(marker)
+
+    def log(self, record, step=None):
+        if record["i"] == self._at and not (self._marker and self._marker.exists()):
+            if self._marker:
+                self._marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().log(record, step)
+
+
+class Hanging(FileBackend):
+    """Never returns from its first record."""
+
+    def log(self, record, step=None):
+        threading.Event().wait()
+
+
+class Complaining(FileBackend):
+    """Raises for one record, always."""
+
+    def __init__(self, path, at):
+        super().__init__(path)
+        self._at = at
+
+    def log(self, record, step=None):
+        if record["i"] == self._at:
+            raise ZeroDivisionError(record["i"])
+        super().log(record, step)
+
+
+class Incomplete:
+    """Has no close()."""
+
+    def log(self, record, step=None): ...
+
+
+def make_incomplete():
+    return Incomplete()
+
+
+def taken(path):
+    """The records that a `FileBackend` has written."""
+    return [int(line) for line in Path(path).read_text().split()]
+
+
+def is_complete(numbers, expected):
+    """Whether all that is expected came, in order; a stretch may have come again."""
+    place = {number: k for k, number in enumerate(expected)}
+    reached = 0
+    for number in numbers:
+        if place[number] > reached:
+            return False
+        reached = max(reached, place[number] + 1)
+    return reached == len(expected)
