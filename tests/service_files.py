@@ -33,6 +33,8 @@ def wandb_records(file):
             continue
         _, length, kind = struct.unpack_from("<IHB", data, position)
         position += 7
+        if position + length > len(data):
+            break  # being written
         record += data[position : position + length]
         position += length
         if kind in (1, 4):
@@ -58,4 +60,4 @@ def _value(item):
 def start_times(metrics_file):
     """When each logger of a metrics file opened it, in epoch seconds."""
     notes = metrics_file.with_name("metrics.writers.jsonl").read_bytes().splitlines()
-    return [note["start"] for line in notes if "start" in (note := orjson.loads(line))]
+    return [note["time"] for line in notes if (note := orjson.loads(line))["event"] == "open"]

@@ -4,6 +4,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,9 +31,12 @@ def rows_of(tmp_path):
     return wandb_rows(file)
 
 
-def run_record(file):
-    (record,) = (record.run for record in wandb_records(file) if record.HasField("run"))
-    return record
+def first_of(kind, tmp_path):
+    """The first record of a kind. close() awaits rows; what else W&B notes may land a bit later."""
+    (file,) = wandb_files(tmp_path)
+    while not (found := [r for r in wandb_records(file) if r.HasField(kind)]):
+        time.sleep(0.05)
+    return getattr(found[0], kind)
 
 
 def asked_of_wandb(monkeypatch):
@@ -261,8 +265,8 @@ class Config:
 def test_a_config_arrives_in_plain_values(tmp_path, as_dataclass):
     arrays = {"lr": jnp.float32(0.1), "gamma": np.float64(0.99), "layers": np.arange(2)}
     WandbBackend(config=Config() if as_dataclass else arrays).close()
-    (file,) = wandb_files(tmp_path)
-    config = {item.key: json.loads(item.value_json) for item in run_record(file).config.update}
+    update = first_of("run", tmp_path).config.update
+    config = {item.key: json.loads(item.value_json) for item in update}
     del config["_wandb"]
     plain = {"lr": 0.1, "gamma": 0.99, "layers": [0, 1]}
     assert config == ({"lr": 1e-3, "hidden": [64, 64]} if as_dataclass else plain)
@@ -270,8 +274,7 @@ def test_a_config_arrives_in_plain_values(tmp_path, as_dataclass):
 
 def test_arguments_reach_wandb(tmp_path):
     WandbBackend(project="rl", entity="team", name="first", tags=["a"], run_dir=None).close()
-    (file,) = wandb_files(tmp_path)
-    run = run_record(file)
+    run = first_of("run", tmp_path)
     assert (run.project, run.entity, run.display_name, [*run.tags]) == (
         "rl",
         "team",
@@ -285,9 +288,7 @@ def test_the_run_ends_as_close_was_told(tmp_path, exit_code):
     backend = WandbBackend()
     backend.exit_code = exit_code
     backend.close()
-    (file,) = wandb_files(tmp_path)
-    (end,) = (record.exit for record in wandb_records(file) if record.HasField("exit"))
-    assert end.exit_code == exit_code
+    assert first_of("exit", tmp_path).exit_code == exit_code
 
 
 def test_a_disabled_run_takes_everything_and_keeps_nothing(tmp_path):

@@ -154,11 +154,16 @@ class WandbBackend:
             clock.sleep(_LOG_INTERVAL_S / 5)
 
     def close(self) -> None:
-        """Upload what is left, and tell W&B how the run ended; see `exit_code`."""
+        """Upload what is left, and tell W&B how the run ended; see `exit_code`.
+
+        Raises:
+            TimeoutError: As `flush()` does.
+        """
         _open_runs.discard(self.run_id)
+        self._run.finish(exit_code=self.exit_code)
+        self.flush()  # finish() returns before W&B's own process has written everything
         if self._disk is not None:
             self._disk.close()
-        self._run.finish(exit_code=self.exit_code)
 
     def _numbering(self, ordinal: int | None) -> dict[str, Any]:
         """Where W&B's own count of rows goes on when an offline run is resumed.
