@@ -8,6 +8,7 @@ from vibe_rl.metrics.backends import (
 )
 from vibe_rl.metrics.console import log_step_progress, setup_logging
 from vibe_rl.metrics.feed import BackendStats
+from vibe_rl.metrics.isolated import isolated
 from vibe_rl.metrics.jsonl import iter_metrics, read_metrics
 from vibe_rl.metrics.logger import LoggerStats, MetricsLogger
 from vibe_rl.metrics.progress import TrainingProgress
@@ -20,6 +21,7 @@ __all__ = [
     "TensorBoardBackend",
     "TrainingProgress",
     "WandbBackend",
+    "isolated",
     "iter_metrics",
     "log_step_progress",
     "read_metrics",
