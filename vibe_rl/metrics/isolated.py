@@ -219,12 +219,12 @@ class IsolatedBackend(Tickets):
             process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
                 [
                     *(sys.executable, "-P", "-m", "vibe_rl.metrics.isolated_child"),
-                    str(theirs.fileno()),
+                    *(str(theirs.fileno()), *sys.argv[1:]),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 cwd=self._directory,
-                env=_environment(),
+                env=_environment(self._values.get("run_id")),
                 start_new_session=True,
             )
         try:
@@ -356,16 +356,23 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _environment() -> dict[str, str]:
-    """The environment of the process: it imports what we can import, and is about us."""
+def _environment(run_id: str | None) -> dict[str, str]:
+    """The environment of the process: it imports what we can import, and is about us.
+
+    Args:
+        run_id: What W&B run the process that died had.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),  # noqa: PTH100
         # If the backend's own module imports JAX, it shall not take the accelerator.
         "JAX_PLATFORMS": "cpu",
-        # W&B's system statistics are about the trainer.
+        # W&B's system statistics are about the trainer, and so is what it shows as the program.
         "WANDB__STATS_PID": str(os.getpid()),
+        "WANDB_PROGRAM": os.environ.get("WANDB_PROGRAM", sys.argv[0]),
     }
+    if run_id is not None:
+        environment |= {"WANDB_RUN_ID": run_id, "WANDB_RESUME": "allow"}
     # The address of a W&B service of the trainer's, which would do the work in the trainer's name.
     environment.pop("WANDB_SERVICE", None)
     return environment

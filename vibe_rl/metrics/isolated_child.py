@@ -1,4 +1,4 @@
-"""The process of an isolated backend: `python -m vibe_rl.metrics.isolated_child DESCRIPTOR`.
+"""The process of an isolated backend: `python -m vibe_rl.metrics.isolated_child FD ARGUMENTS...`.
 
 It builds the backend, drives it with the feed that a thread would run, and ends with its parent:
 the connection breaks however that dies, and what is in the file by then is still delivered.
@@ -204,12 +204,16 @@ def _portable(error: BaseException) -> BaseException:
 
 
 def main() -> None:
-    """Run a child; the parent's descriptor is the only argument."""
+    """Run a child; the first argument is the parent's descriptor, the others are the parent's own.
+
+    They are left in `sys.argv`, where W&B looks for a run's arguments.
+    """
+    descriptor = int(sys.argv.pop(1))
     # The parent decides when to end: a signal to its group, or to all of a job's processes, must
     # not cut the delivery short.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    if not Child(Connection(int(sys.argv[1]))).run():
+    if not Child(Connection(descriptor)).run():
         os._exit(1)  # a thread hangs in the backend
 
 
