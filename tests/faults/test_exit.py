@@ -94,13 +94,16 @@ def test_a_second_ctrl_c_ends_the_wait_for_a_backend(child, tmp_path):
     script = """
 class Hung:
     def log(self, record, step=None):
-        print("hung", flush=True)
+        hung.set()
         time.sleep(1000)
     close = print
 
+hung = threading.Event()
 logger = MetricsLogger("metrics.jsonl", [Hung()])
 for n in range(1_000):
     log(logger, n)
+hung.wait()
+print("hung", flush=True)
 """
     process, account = child(script)
     assert process.stdout.readline() == "hung\n"

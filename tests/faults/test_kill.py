@@ -28,7 +28,7 @@ def test_what_a_killed_process_loses(how, child, tmp_path, scale):
         path.unlink(missing_ok=True)
         process, account = child(SCRIPT, (0, 1e-4, 1e-2)[trial % 3])
         process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.6))
+        time.sleep(1.6 * rng.uniform(trial, trial + 1) / trials)
         killed = time.monotonic()
         process.send_signal(how)
         assert process.wait() == -how

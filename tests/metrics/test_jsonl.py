@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -100,6 +100,7 @@ def test_encode_and_decode_are_each_others_inverse(record):
     json.loads(line, parse_constant=pytest.fail)  # no bare NaN, which is no JSON
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(st.lists(RECORDS.filter(lambda record: "wall_time" not in record), max_size=5))
 def test_read_metrics_gives_back_what_a_logger_wrote(tmp_path_factory, records):
     path = tmp_path_factory.mktemp("run") / "metrics.jsonl"

