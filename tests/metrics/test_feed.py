@@ -1,0 +1,449 @@
+"""Feeds: every record reaches every backend, in order, and a bad backend harms nobody else."""
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import tracemalloc
+import types
+
+import pytest
+from recorders import FileBackend, taken
+
+from vibe_rl.metrics import MetricsLogger, feed, read_metrics
+from vibe_rl.metrics.append import read_writers
+from vibe_rl.metrics.feed import Feed
+from vibe_rl.metrics.lines import Position
+
+
+class Backend:
+    """Keeps what it gets; `fails(record, n)` says whether call `n`, from 0, raises."""
+
+    def __init__(self, fails=lambda record, n: False, error=RuntimeError):
+        self.records = []
+        self.steps = []
+        self.calls = self.closed = self.flushed = 0
+        self._fails = fails
+        self._error = error
+
+    def log(self, record, step=None):
+        n, self.calls = self.calls, self.calls + 1
+        if self._fails(record, n):
+            raise self._error(f"call {n}")
+        self.records.append(record)
+        self.steps.append(step)
+
+    def flush(self):
+        self.flushed += 1
+
+    def close(self):
+        self.closed += 1
+
+    @property
+    def numbers(self):
+        return [record["i"] for record in self.records]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """Make seconds hundredths, where a feed waits."""
+    monkeypatch.setattr("vibe_rl.metrics.delivery._RETRY_S", (1e-5, 1e-4, 1e-3))
+    monkeypatch.setattr("vibe_rl.metrics.delivery._DOWN_S", (0.01, 0.3))
+    monkeypatch.setattr("vibe_rl.metrics.tickets.PATIENCE_S", 0.6)
+
+
+def write(path, n, *backends, **options):
+    with MetricsLogger(path, backends=backends, **options) as logger:
+        for i in range(n):
+            logger.write({"i": i})
+    return logger
+
+
+# -- what a backend gets --------------------------------------------------------------------------
+
+
+def test_records_come_as_plain_values_with_their_step(path):
+    backend = Backend()
+    with MetricsLogger(path, [backend]) as logger:
+        for step in (7, 8.0, 8.5, True, "9", None):
+            logger.write({"step": step, "wall_time": 0.5})
+        logger.write({"loss": math.nan, "wall_time": 1})
+        logger.write({"a": {"b": [1, -math.inf]}})
+    assert backend.steps == [7, 8, None, None, None, None, None, None]
+    assert math.isnan(backend.records[6]["loss"])
+    assert backend.records[7]["a"] == {"b": [1, -math.inf]}
+    assert backend.closed == 1
+
+
+def test_log_at_gets_the_time_of_writing_and_the_number_of_the_line(path):
+    class Timed(Backend):
+        def log(self, record, step=None):
+            raise AssertionError
+
+        def log_at(self, record, step, *, time, ordinal):
+            got.append((step, time, ordinal))
+
+    got = []
+    for k in range(2):
+        with MetricsLogger(path, [Timed()]) as logger:
+            logger.write({"step": k, "wall_time": 1.5})
+            logger.write({"step": k, "wall_time": "a user's own"})
+    starts = [note["time"] for note in read_writers(path) if note["event"] == "open"]
+    assert got == [
+        (0, starts[0] + 1.5, 0),
+        (0, starts[0], 1),
+        (1, starts[1] + 1.5, 2),
+        (1, starts[1], 3),
+    ]
+
+
+def test_flush_flushes_backends_that_can(path):
+    backend = Backend()
+    with MetricsLogger(path, [backend, FileBackend(path.with_suffix(".txt"))]) as logger:
+        logger.write({"i": 0})
+        assert logger.flush()
+        assert (backend.numbers, backend.flushed) == ([0], 1)
+
+
+def test_lines_that_are_no_records_are_passed_over(path, caplog):
+    backend = Backend()
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"i": 0})
+        logger.flush()
+        with path.open("ab") as file:
+            file.write(b"\n{rubbish\n[1]\n")
+        logger.write({"i": 1})
+    assert backend.numbers == [0, 1]
+    assert caplog.text.count("no record") == 2
+
+
+def test_a_line_of_many_blocks_comes_whole(path):
+    backend = Backend()
+    with MetricsLogger(path, [backend]) as logger:
+        for i in range(3):
+            logger.write({"i": i, "text": "x" * 300_000})
+    assert [len(record["text"]) for record in backend.records] == [300_000] * 3
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hurry")
+def test_an_error_that_passes_costs_nothing(path):
+    backend = Backend(lambda record, n: n in (5, 6))
+    logger = write(path, 20, backend)
+    assert backend.numbers == list(range(20))
+    assert logger.stats.backends["Backend"].failed == 0
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("bad", [{0}, {7}, {7, 8}, {3, 5, 7}])
+def test_a_record_at_fault_is_passed_over_and_counted(path, bad):
+    backend = Backend(lambda record, n: record["i"] in bad)
+    logger = write(path, 20, backend)
+    rest = [i for i in range(20) if i not in bad]
+    assert sorted(set(backend.numbers)) == rest
+    assert logger.stats.backends["Backend"].failed == len(bad)
+    assert logger.stats.backends["Backend"].logged == len(rest)
+    if len(bad) == 1:
+        assert backend.numbers == rest  # and nothing twice
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_backend_that_is_back_gets_all_that_waited(path, caplog):
+    backend = Backend(lambda record, n: 5 <= n < 60)
+    with MetricsLogger(path, [backend]) as logger:
+        for i in range(30):
+            logger.write({"i": i})
+        while logger.stats.backends["Backend"].logged < 30:
+            time.sleep(0.01)
+    assert backend.numbers == list(range(30))
+    assert logger.stats.backends["Backend"].failed == 0
+    assert caplog.text.count("Backend is down") == caplog.text.count("Backend is back") == 1
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("back", range(1, 14))
+def test_a_backend_that_is_back_at_any_moment_loses_no_record(path, back):
+    """Even between the last try of a record and the first try of its neighbour."""
+    backend = Backend(lambda record, n: 5 <= n < 5 + back)
+    logger = write(path, 10, backend)
+    in_turn = iter(backend.numbers)
+    assert all(i in in_turn for i in range(10))  # each, in order; some perhaps twice
+    assert logger.stats.backends["Backend"].failed == 0
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_record_is_whole_again_when_it_is_tried_again(path):
+    class Greedy(Backend):
+        def log(self, record, step=None):
+            i = record.pop("i")
+            super().log({"i": i}, step)
+
+    backend = Greedy(lambda record, n: n in (3, 4, 5, 6, 7))
+    write(path, 10, backend)
+    assert set(backend.numbers) == set(range(10))
+
+
+@pytest.mark.usefixtures("hurry")
+def test_each_kind_of_error_is_logged_once_and_summed_up_at_the_end(path, caplog):
+    class Fickle(Backend):
+        def log(self, record, step=None):
+            super().log(record, step)
+            if record["i"] in (4, 8, 12):
+                raise (KeyError if record["i"] == 12 else ValueError)(record["i"])
+
+    with MetricsLogger(path, [Fickle()]) as logger:
+        for i in range(20):
+            logger.write({"i": i, "step": 100 * i})
+    traces = [(log.exc_info[0], log.message) for log in caplog.records if log.exc_info]
+    assert [kind for kind, _ in traces] == [ValueError, KeyError]
+    assert "Fickle" in traces[0][1]
+    assert "step 400" in traces[0][1]
+    assert "3 records failed" in caplog.records[-1].message
+    assert "KeyError" in caplog.records[-1].message
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_a_backend_raises_is_an_error_like_others(path, error):
+    backend = Backend(lambda record, n: n == 3, error)
+    write(path, 10, backend)
+    assert backend.numbers == list(range(10))
+
+
+@pytest.mark.usefixtures("hurry")
+def test_flush_on_a_backend_that_is_down_says_so(path):
+    up = threading.Event()
+    backend = Backend(lambda record, n: not up.is_set())
+    with MetricsLogger(path, [backend]) as logger:
+        for i in range(10):
+            logger.write({"i": i})
+        assert logger.flush() is False
+        assert logger.flush() is False
+        up.set()
+        assert logger.flush() is True
+    assert backend.numbers == list(range(10))
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_backend_whose_close_raises_has_not_got_everything(path):
+    class Closing(Backend):
+        def close(self):
+            raise OSError("upload failed")
+
+    logger = MetricsLogger(path, [Closing()])
+    logger.write({"i": 0})
+    assert logger.close() is False
+
+
+def test_a_backend_learns_how_the_run_ended(path):
+    backend = Backend()
+    backend.exit_code = None
+    with pytest.raises(ZeroDivisionError), MetricsLogger(path, [backend]):
+        raise ZeroDivisionError
+    assert backend.exit_code == 1
+
+
+# -- the way out ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hurry")
+def test_close_waits_for_a_slow_backend_as_long_as_it_makes_progress(path):
+    class Slow(Backend):
+        def log(self, record, step=None):
+            time.sleep(0.2)
+            super().log(record, step)
+
+    backend = Slow()
+    write(path, 8, backend)  # takes longer than its patience
+    assert backend.numbers == list(range(8))
+
+
+def test_close_with_a_timeout_ends_a_backend_and_says_how_far_behind_it_is(path, caplog):
+    class Slow(Backend):
+        def log(self, record, step=None):
+            super().log(record, step)
+            went_in.set()
+            go_on.wait()
+
+        def close(self):
+            super().close()
+            closed.set()
+
+    went_in, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    backend = Slow()
+    backend.identity = "the same"
+    logger = MetricsLogger(path, [backend])
+    for i in range(50):
+        logger.write({"i": i})
+    went_in.wait()
+    assert logger.close(timeout=0.1) is False
+    assert f"Slow did not take the last 50 records ({path.stat().st_size} bytes)" in caplog.text
+    assert "vibe-rl sync" in caplog.text
+    go_on.set()
+    assert closed.wait(10)
+    assert backend.numbers == [0]
+    # The next one goes on there.
+    again = Backend()
+    again.identity = backend.identity
+    with MetricsLogger(path, [again]) as logger:
+        while logger.stats.backends["Backend"].logged < 49:
+            time.sleep(0.01)
+    assert again.numbers == list(range(1, 50))
+
+
+def test_ctrl_c_ends_the_wait_for_a_backend(python):
+    process = python(
+        """
+import sys
+sys.path[:] = sys.argv[1:]
+from recorders import Hanging, FileBackend
+from vibe_rl.metrics import MetricsLogger
+logger = MetricsLogger("metrics.jsonl", backends=[Hanging("a"), FileBackend("b")])
+logger.write({"i": 0})
+print("closing", flush=True)
+logger.close()
+""",
+        *sys.path,
+    )
+    assert process.stdout.readline() == "closing\n"
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in err
+    assert "Hanging did not take the last 1 records" in err
+    assert process.returncode != 0
+
+
+# -- one bad backend beside a good one ------------------------------------------------------------
+
+
+def bad_backend(kind, released):
+    if kind == "slow":
+        return Backend(lambda record, n: released.wait(1) and False)
+    if kind == "always":
+        return Backend(lambda record, n: True)
+    if kind == "ten minutes":
+        until = time.monotonic() + 6  # 600 s at a hundredth
+        return Backend(lambda record, n: time.monotonic() < until)
+    if kind == "every third":
+        return Backend(lambda record, n: n % 3 == 2)
+    return Backend(lambda record, n: released.wait())
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("kind", ["slow", "always", "ten minutes", "every third", "hangs"])
+def test_a_bad_backend_harms_nobody_else(path, kind, scale, caplog):
+    n = scale(3_000, 100_000)
+    released = threading.Event()
+    bad, good = bad_backend(kind, released), Backend()
+    logger = MetricsLogger(path, [bad, good])
+    for i in range(n):
+        logger.write({"i": i})  # never waits: what hangs is released only at the end
+    while logger.stats.backends["Backend 2"].logged < n:
+        time.sleep(0.01)
+    if kind == "ten minutes":
+        while logger.stats.backends["Backend"].logged < n:
+            time.sleep(0.01)
+    delivered = logger.close(timeout=2) if kind == "slow" else logger.close()
+    stats = logger.stats.backends
+    assert good.numbers == list(range(n))
+    assert (stats["Backend 2"].logged, stats["Backend 2"].behind) == (n, 0)
+    assert [record["i"] for record in read_metrics(path)] == list(range(n))
+    assert stats["Backend"].failed == 0
+    if kind in ("ten minutes", "every third"):
+        assert delivered
+        assert bad.numbers == list(range(n))
+    else:
+        assert not delivered
+        assert f"Backend did not take the last {n - len(bad.numbers)} records" in caplog.text
+        assert stats["Backend"].behind > 0
+    released.set()
+
+
+def test_memory_does_not_grow_with_the_backlog(path, scale):
+    stuck, release = threading.Event(), threading.Event()
+    backend = Backend(lambda record, n: stuck.set() or (release.wait() and False))
+    logger = MetricsLogger(path, [backend])
+    logger.write({"i": 0})
+    stuck.wait()
+    tracemalloc.start()
+    try:
+        for i in range(scale(50_000, 1_000_000)):
+            logger.write({"i": i, "text": "x" * 100})
+        while logger.stats.queued:
+            time.sleep(0.01)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < path.stat().st_size / 4
+    logger.close(timeout=0)
+    release.set()
+
+
+# -- beside a training loop -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Count the feeds' pauses."""
+    counted = []
+
+    def sleep(seconds):
+        counted.append(seconds)
+        time.sleep(seconds)
+
+    clock = types.SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(feed, "time", clock)
+    return counted
+
+
+def test_a_feed_pauses_while_it_drains_a_backlog(path, pauses):
+    write(path, 2_000)
+    backend = Backend(lambda record, n: time.sleep(20e-6))
+    drained = Feed(backend, path, Position(0, 0), name="Backend")
+    while drained.stats.behind:
+        time.sleep(0.01)
+    assert len(pauses) > 100
+    assert min(pauses) >= 1e-3
+    drained.wait(drained.ask(close=True), None)
+
+
+def test_a_feed_does_not_pause_while_somebody_waits(path, pauses):
+    write(path, 2_000)
+    drained = Feed(Backend(), path, Position(0, 0), name="Backend")
+    ticket = drained.ask(close=True)
+    before = len(pauses)
+    assert drained.wait(ticket, None)
+    assert len(pauses) <= before + 1
+
+
+# -- forked children ------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning")
+def test_a_forked_child_that_lives_on_does_not_keep_the_cursor(path, tmp_path):
+    logger = MetricsLogger(path, [FileBackend(tmp_path / "a")])
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        logger.write({"i": 0})
+        logger.close()
+        with MetricsLogger(path, [FileBackend(tmp_path / "a")]) as again:
+            again.write({"i": 1})
+        assert taken(tmp_path / "a") == [0, 1]
+        assert again.stats.backends["FileBackend"].logged == 1
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
