@@ -68,7 +68,9 @@ def test_every_setting_is_an_option_and_the_end_says_where_to_look(tmp_path, mon
     assert not set(vars(CONFIG).items()) & set(vars(PPOConfig()).items())
     monkeypatch.chdir(tmp_path)
 
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     assert main(["train", "ppo", *as_options(CONFIG), "--experiment-name", "my run"]) == 0
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
     (run,) = find_runs(tmp_path / "runs")
     assert run.run_id.startswith("my run_")

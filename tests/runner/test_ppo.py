@@ -151,6 +151,33 @@ def test_a_policy_gains_nothing_from_leaving_the_clipping_range():
     assert gradient(0.3, advantage=-1.0) == 0
 
 
+def test_each_pass_uses_each_step_once_in_an_order_of_its_own(monkeypatch):
+    config = PPOConfig(num_envs=2, num_steps=6, num_minibatches=3, update_epochs=2, hidden_sizes=())
+    env = make_env("CartPole-v1", 2)
+    state = ppo.init_train_state(config, env, jax.random.key(0))
+    row = jnp.arange(12)
+    zeros = jnp.zeros(12)
+    batch = ppo.Batch(jnp.zeros((12, 4)), row % 2, zeros, zeros, row.astype(float), zeros)
+    minibatches = []
+    loss = ppo.loss
+
+    def recording_loss(params, network, batch, config):
+        jax.debug.callback(
+            lambda rows: minibatches.append(rows.astype(int).tolist()),
+            batch.advantage,
+            ordered=True,
+        )
+        return loss(params, network, batch, config)
+
+    monkeypatch.setattr(ppo, "loss", recording_loss)
+    jax.jit(ppo.learn, static_argnums=(0, 1))(config, env, state, batch)
+    jax.effects_barrier()
+    assert [len(rows) for rows in minibatches] == [4] * 6
+    passes = [[*a, *b, *c] for a, b, c in (minibatches[:3], minibatches[3:])]
+    assert sorted(passes[0]) == sorted(passes[1]) == list(range(12))
+    assert passes[0] != passes[1]
+
+
 def step_sizes(config, grads):
     optimizer = ppo.make_optimizer(config)
     state = optimizer.init(jnp.zeros(1))
