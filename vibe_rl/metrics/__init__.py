@@ -11,6 +11,7 @@ from vibe_rl.metrics.feed import BackendStats
 from vibe_rl.metrics.isolated import isolated
 from vibe_rl.metrics.jsonl import iter_metrics, read_metrics
 from vibe_rl.metrics.logger import LoggerStats, MetricsLogger
+from vibe_rl.metrics.packing import Packed, pack
 from vibe_rl.metrics.progress import TrainingProgress
 
 __all__ = [
@@ -18,12 +19,14 @@ __all__ = [
     "LogBackend",
     "LoggerStats",
     "MetricsLogger",
+    "Packed",
     "TensorBoardBackend",
     "TrainingProgress",
     "WandbBackend",
     "isolated",
     "iter_metrics",
     "log_step_progress",
+    "pack",
     "read_metrics",
     "resume_wandb",
     "setup_logging",

@@ -14,8 +14,10 @@ from vibe_rl.metrics.host import (
     host_array,
     host_value,
     start_copies,
+    unpack,
 )
 from vibe_rl.metrics.jsonl import encode
+from vibe_rl.metrics.packing import Packed
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 # Numbers in one block: so few that their text takes the writer's thread about 100 µs.
@@ -58,7 +60,7 @@ class Block:
         return b"".join(lines)
 
 
-def host_columns(columns: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+def host_columns(columns: Mapping[str, Any] | Packed) -> tuple[dict[str, Any], int]:
     """Bring a batch's columns to the host, each in one transfer, and check them.
 
     Returns:
@@ -69,19 +71,19 @@ def host_columns(columns: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         ValueError: If there is no column, columns differ in length, or a value can't be read or
             written.
     """
-    if not isinstance(columns, Mapping):
+    if not isinstance(columns, Mapping | Packed):
         raise TypeError(
             "a batch is a mapping of names to arrays with one leading axis, such as "
             f"{{'step': range(3), 'loss': losses}}, not {columns!r:.99}"
         )
     try:
-        tree = _host_tree(columns)
+        tree = _host_tree(unpack(columns) if isinstance(columns, Packed) else columns)
     except UnloggableError as error:
         raise error.public() from error.__cause__
     lengths = {name: len(column) for name, column in _named_columns(tree)}
     if not lengths:
         raise ValueError(
-            f"a batch has at least one column (an array, a list or a range); {list(columns)} are "
+            f"a batch has at least one column (an array, a list or a range); {list(tree)} are "
             "single values: write() logs one record"
         )
     name, length = next(iter(lengths.items()))
@@ -122,6 +124,8 @@ def _host_tree(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _host_column(value: Any) -> Any:
+    if isinstance(value, Packed):
+        value = unpack(value)
     if isinstance(value, Mapping):
         return _host_tree(value)
     if isinstance(value, range):

@@ -15,13 +15,16 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, get_args
 
 from vibe_rl.metrics.append import MetricsFile
+from vibe_rl.metrics.arrivals import Arrivals
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.batch import cut, host_columns
 from vibe_rl.metrics.feed import BackendStats
 from vibe_rl.metrics.feeds import Feeds
 from vibe_rl.metrics.host import host_record
+from vibe_rl.metrics.inside_jit import LogsInsideJit
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.lines import Position
+from vibe_rl.metrics.packing import Packed
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
 from vibe_rl.run_dir import RunDir
@@ -37,6 +40,7 @@ class LoggerStats:
         written: Records that this logger has put in the file.
         queued: Records accepted, but not yet in the file.
         dropped: Records given up because the queue was full.
+        late: Records that came from a compiled function after `close()`, and are not logged.
         high_water: The most records that ever waited in the queue at a time.
         backends: How far each backend is, by name.
     """
@@ -44,11 +48,12 @@ class LoggerStats:
     written: int
     queued: int
     dropped: int
+    late: int
     high_water: int
     backends: dict[str, BackendStats]
 
 
-class MetricsLogger:
+class MetricsLogger(LogsInsideJit):
     """Logs records to a JSON Lines file and to backends, without making the caller wait for them.
 
     `write()` turns a record into a line on the caller's thread and queues it. One thread appends
@@ -96,6 +101,7 @@ class MetricsLogger:
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
         self._file = MetricsFile(path.log_path() if isinstance(path, RunDir) else Path(path))
+        self._arrivals = Arrivals(self)
         start = Position(self._file.start_byte, self._file.start_ordinal)
         self._feeds = Feeds(checked, self._file.path, start)
         self._writer = Writer(
@@ -109,7 +115,7 @@ class MetricsLogger:
         atexit.register(self._close, how="exit")
         _live.add(self)
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, record: Mapping[str, Any] | Packed) -> None:
         """Log one record: a snapshot of its values at this moment.
 
         Waits for JAX arrays that are still being computed, and for nothing else while the queue
@@ -117,7 +123,8 @@ class MetricsLogger:
 
         Args:
             record: Names to values: numbers, text, booleans, None; JAX or NumPy arrays of any
-                shape (of one element: a scalar); paths, enums, dates; lists and mappings of these.
+                shape (of one element: a scalar); paths, enums, dates; lists and mappings of these;
+                what `pack` returned. Or the whole record as `pack` returned it.
 
         Raises:
             TypeError: If the record is no mapping, a name no string, or a value of a kind that
@@ -134,7 +141,7 @@ class MetricsLogger:
             row["wall_time"] = elapsed_us / 1e6
         self._writer.put(encode(row))
 
-    def write_batch(self, columns: Mapping[str, Any]) -> None:
+    def write_batch(self, columns: Mapping[str, Any] | Packed) -> None:
         """Log many records at once, from arrays with one common leading axis.
 
         The file gets the lines that `write()` of each row would have put there, at a tenth of the
@@ -144,7 +151,8 @@ class MetricsLogger:
         Args:
             columns: Names to columns of one length (JAX or NumPy arrays, lists, ranges), to single
                 values that every record repeats, or to a mapping of these. Row `i` of an array of
-                several axes is record `i`'s value. `wall_time` is this call's if absent.
+                several axes is record `i`'s value. `wall_time` is this call's if absent. Or what
+                `pack` returned, once `scan` or `vmap` has stacked it.
 
         Raises:
             TypeError: If `columns` is no mapping, a name no string, or a value of a kind that the
@@ -170,7 +178,8 @@ class MetricsLogger:
 
         Args:
             timeout: The most seconds to wait. None waits as long as it takes, except for a backend
-                that shows no sign of life for 30 s.
+                that shows no sign of life for 30 s, and for a computation that this thread has
+                started, and from which nothing arrives for ten minutes.
 
         Returns:
             Whether everything has arrived everywhere.
@@ -182,7 +191,8 @@ class MetricsLogger:
         if isinstance(threading.current_thread(), BackgroundThread):
             return False  # a backend or a logging handler asks: this thread would await itself
         deadline = None if timeout is None else time.monotonic() + timeout
-        return self._writer.flush(timeout) and self._feeds.deliver(deadline)
+        arrived = self._arrivals.wait(deadline)
+        return self._writer.flush(_left(deadline)) and self._feeds.deliver(deadline) and arrived
 
     def close(self, timeout: float | None = None) -> bool:
         """Write out and deliver everything, close the backends, and give the file free.
@@ -191,7 +201,8 @@ class MetricsLogger:
 
         Args:
             timeout: The most seconds to wait. None waits as long as it takes, except for a backend
-                that shows no sign of life for 30 s.
+                that shows no sign of life for 30 s, and for a computation that this thread has
+                started, and from which nothing arrives for ten minutes.
 
         Returns:
             Whether everything has arrived everywhere. What has not is said in the log.
@@ -214,6 +225,7 @@ class MetricsLogger:
             written=writer.written,
             queued=writer.queued,
             dropped=writer.dropped,
+            late=self._arrivals.late,
             high_water=writer.high_water,
             backends=self._feeds.stats,
         )
@@ -251,12 +263,15 @@ class MetricsLogger:
         # Each step may be repeated, so that after a Ctrl-C in one, exit goes on from there.
         if self._outcome is not None:
             return self._outcome
-        self._closed = True
         deadline = None if timeout is None else time.monotonic() + timeout
+        # A part of the time is for what has arrived.
+        arrived = self._arrivals.wait(None if timeout is None else time.monotonic() + 0.9 * timeout)
+        self._closed = True
+        self._arrivals.close()
         lost: OSError | None = None
         landed = False
         try:
-            landed = self._writer.close(timeout)
+            landed = self._writer.close(_left(deadline))
         except OSError as error:
             lost = error
         delivered = self._feeds.deliver(deadline, close=True, how=how)
@@ -264,7 +279,7 @@ class MetricsLogger:
             self._file.close(how)
         else:
             _log.error("%s: %d records were not written in time", self.path, self._writer.queued)
-        self._outcome = landed and delivered
+        self._outcome = landed and delivered and arrived
         atexit.unregister(self._close)
         if lost:
             raise lost
@@ -285,6 +300,11 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _left(deadline: float | None) -> float | None:
+    """The seconds until then, at least 0."""
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
 def _check_settings(queue_size: int, overflow: str, flush_interval: float) -> None:

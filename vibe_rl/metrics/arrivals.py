@@ -1,0 +1,181 @@
+"""Records that arrive from compiled code: the host's end of `emit` and `scan`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from vibe_rl.metrics.threads import BackgroundThread
+
+_log = logging.getLogger("vibe_rl")
+
+Words = np.ndarray[Any, np.dtype[np.uint32]]
+
+# Without a time-out: how long to wait for a computation from which nothing arrives. Some take long
+# from one record to the next, and what hangs for good would keep the interpreter from ending too.
+PATIENCE_S = 600.0
+
+
+class Sink(Protocol):
+    """What of a logger is needed here."""
+
+    @property
+    def path(self) -> Path:
+        """The metrics file."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Log one record."""
+
+    def write_batch(self, columns: Mapping[str, Any]) -> None:
+        """Log many records."""
+
+
+class Arrivals:
+    """Takes what callbacks bring, and waits for callbacks still under way.
+
+    A compiled function holds on to this for as long as it lives, but through it to no logger.
+
+    Args:
+        logger: Where arriving records go.
+
+    Attributes:
+        late: Records that arrived after the logger was closed, and are not logged.
+        traced: Whether any function was traced that logs here.
+        chunks: What `scan` has made of functions, for as long as they live.
+    """
+
+    def __init__(self, logger: Sink) -> None:
+        self.late = 0
+        self.traced = False
+        self.chunks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._logger = weakref.ref(logger)
+        self._path = logger.path
+        self._closed = False
+        self._failed = False
+        self._alive = time.monotonic()
+        self._lock = threading.Lock()
+
+    def receive(
+        self,
+        read: Callable[[Words], tuple[dict[str, Any], int | None]],
+        shape: tuple[int, ...],
+        *pieces: Any,
+    ) -> None:
+        """Log what a callback brings. Never raises: that would end the computation.
+
+        Args:
+            read: Makes of words a record and None, or columns and how many records they are.
+            shape: Of the words.
+            pieces: The words: arrays of JAX, but a JAX operation in a callback can deadlock.
+        """
+        self._alive = time.monotonic()
+        records: int | None = None
+        try:
+            words = [np.asarray(piece) for piece in pieces]
+            joined = words[0] if len(words) == 1 else np.concatenate(words)
+            contents, records = read(joined.reshape(shape))
+            logger = self._logger()
+            if logger is None or self._closed:
+                self._count_late(1 if records is None else records)
+            elif records is None:
+                logger.write(contents)
+            elif records:
+                logger.write_batch(contents)
+        except Exception as error:  # noqa: BLE001 - see above
+            if self._closed:
+                self._count_late(1 if records is None else records)
+            elif not self._failed:
+                self._failed = True
+                _log.error(
+                    "%s: records from a compiled function are lost", self._path, exc_info=error
+                )
+
+    def check_open(self) -> None:
+        """Raise if a function is traced too late."""
+        if self._closed:
+            raise ValueError(
+                f"the logger of {self._path} is closed; a function that logs is traced before that"
+            )
+
+    def close(self) -> None:
+        """Take no more: the logger is closed."""
+        self._closed = True
+
+    def wait(self, deadline: float | None) -> bool:
+        """Wait for the callbacks of all computations that this thread has dispatched.
+
+        Args:
+            deadline: On `time.monotonic()`'s clock. None waits as long as it takes, except for
+                computations from which nothing arrives for ten minutes.
+
+        Returns:
+            Whether they have all arrived.
+        """
+        tokens = _tokens() if self.traced else []
+        if not tokens:
+            return True
+        finished = threading.Event()
+
+        def block() -> None:
+            for token in tokens:
+                try:
+                    token.block_until_ready()
+                except Exception as error:  # noqa: BLE001 - of a callback that isn't ours
+                    _log.debug("while waiting for callbacks: %s", error)
+            finished.set()
+
+        try:
+            BackgroundThread(block, "wait for callbacks").start()
+        except RuntimeError:  # at the interpreter's exit; JAX waits there too
+            block()
+        since = time.monotonic()
+        while True:
+            limit = deadline or max(since, self._alive) + PATIENCE_S
+            left = limit - time.monotonic()
+            if finished.wait(max(left, 0)):
+                return True
+            if left <= 0:
+                _log.error(
+                    "%s: a compiled function that may log to it has not ended in time", self._path
+                )
+                return False
+
+    def _count_late(self, records: int) -> None:
+        with self._lock:
+            first = records and not self.late
+            self.late += records
+        if first:
+            _log.warning(
+                "%s: a compiled function goes on logging here, but the logger is closed: its "
+                "records are only counted. A compiled function logs to the logger it was traced "
+                "with; for another logger, compile it anew. To log all of a computation, wait for "
+                "it (jax.block_until_ready) before close()",
+                self._path,
+            )
+
+
+def is_tracing() -> bool:
+    """Whether JAX is tracing or transforming a function on this thread."""
+    # Private, and without a public counterpart: that a value is no tracer doesn't tell, for a
+    # record inside jit may hold constants only.
+    core = sys.modules.get("jax._src.core")
+    return core is not None and not core.trace_state_clean()
+
+
+def _tokens() -> list[Any]:
+    """What JAX keeps for the computations with callbacks that this thread has dispatched."""
+    # Private: the public `jax.effects_barrier()` has no time-out, raises the errors of other
+    # callbacks, and called on another thread waits for nothing.
+    dispatch = sys.modules.get("jax._src.dispatch")
+    if dispatch is None:
+        return []
+    tokens = dispatch.runtime_tokens
+    return [*tokens.current_tokens.values(), *tokens.output_runtime_tokens.values()]

@@ -1,0 +1,188 @@
+"""`emit` and `scan`: the part of `MetricsLogger` that works inside compiled functions."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vibe_rl.metrics.arrivals import Arrivals, is_tracing
+from vibe_rl.metrics.packing import Packed
+
+Carry = TypeVar("Carry")
+
+
+class LogsInsideJit(abc.ABC):
+    """What a logger needs in order to log from inside compiled functions too."""
+
+    _arrivals: Arrivals
+
+    @abc.abstractmethod
+    def write(self, record: Mapping[str, Any] | Packed) -> None:
+        """Log one record."""
+
+    def emit(
+        self,
+        record: Mapping[str, Any],
+        *,
+        every: int | None = None,
+        step: Any = None,
+        where: Any = None,
+        lane: str = "lane",
+    ) -> None:
+        """Log one record from anywhere: `write()` that also works inside compiled functions.
+
+        Inside `jit`, `scan`, `cond`, `while_loop`, `grad`, `checkpoint` and the like, the record is
+        logged when the compiled function gets there, once each time, at about 50 µs: JAX calls
+        back to Python. `every` skips in compiled code, at about a microsecond; a loop that is to
+        log each iteration is cheaper as `logger.scan`. Outside, it is `write()`.
+
+        Under `vmap` there is one record for each lane of the mapped axis, all in one callback, if
+        the record depends on that axis; with its index under the name `lane` (under nested `vmap`,
+        a list of indices, outermost first). Under `shard_map` there is one for each shard over
+        which the values vary, with its index under the mesh axis's name. A field of the record's
+        own by the same name stays.
+
+        Where JAX computes what doesn't count, `where` must say so: under `vmap`, both branches of
+        a `cond` run in every lane, and finished lanes of a `while_loop` go on running. JAX promises
+        no order between two callbacks, so give records a step; and a record in a loop that depends
+        on nothing that changes in it is logged once if JAX moves it out of the loop, as it does
+        when differentiating.
+
+        Args:
+            record: As for `pack`: names to scalars, arrays, text or None, or mappings of these.
+                Outside compiled functions, whatever `write()` takes. `wall_time` is the arrival.
+            every: Log only if the step is a multiple of this. None logs always.
+            step: The step that `every` counts; the record's own `"step"` if None. It is logged as
+                `"step"` unless the record has one.
+            where: A boolean scalar: whether to log. None is True.
+            lane: What to call the index along mapped axes.
+
+        Raises:
+            TypeError: If the record, `step` or `where` is of a kind that can't be logged; names
+                the metric.
+            ValueError: If `every` is no positive number or has no step to count, or if the logger
+                is closed. What arrives from a compiled function after that is counted in `stats`.
+
+        Example:
+            >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
+            ...     @jax.jit
+            ...     def train(weight):
+            ...         def train_step(step, weight):
+            ...             logger.emit({"step": step, "weight": weight}, every=10)
+            ...             return weight * 0.9
+            ...         return jax.lax.fori_loop(0, 30, train_step, weight)
+            ...     weight = train(jnp.float32(1))
+            >>> [record["step"] for record in read_metrics("runs/example/metrics.jsonl")]
+            [0, 10, 20]
+        """
+        due = _is_due(record, every=every, step=step, where=where)
+        if step is not None:
+            record = {"step": step, **record}
+        if is_tracing():
+            from vibe_rl.metrics import tracing  # noqa: PLC0415 - imports jax
+
+            self._arrivals.check_open()
+            tracing.emit(self._arrivals, record, due, lane=lane)
+        elif due:
+            self.write(record)
+
+    def scan(  # noqa: PLR0917 - the arguments of lax.scan, in its order
+        self,
+        f: Callable[[Carry, Any], tuple[Carry, Any]],
+        init: Carry,
+        xs: Any = None,
+        length: int | None = None,
+        reverse: bool = False,
+        unroll: int | bool = 1,
+        *,
+        every: int = 100,
+        step: Any = 0,
+        lane: str = "lane",
+        metrics: Callable[[Any], Mapping[str, Any]] | None = None,
+        collect: bool = True,
+    ) -> tuple[Carry, Any]:
+        """`jax.lax.scan` that logs each `y` while the computation is still running.
+
+        What `every` iterations return crosses to the host in one callback, so that a record costs
+        about a microsecond; a killed process loses that many. It works wherever `lax.scan` does:
+        inside `jit`, `vmap`, `grad`, `checkpoint` and other scans, and changes no result or
+        derivative. Each record is logged once, in the order of the iterations, except where JAX
+        computes what doesn't count (see `emit`). Under `vmap`, and `shard_map`, there is one
+        record for each lane, labelled as `emit` says.
+
+        Args:
+            f: `(carry, x) -> (carry, y)`, where `y` is a mapping of names to scalars, unless
+                `metrics` is given.
+            init: The first carry.
+            xs: What to scan over: arrays with one leading axis, in any pytree, or None.
+            length: The number of iterations; needed if there is no `xs`.
+            reverse: Whether to go from the last to the first.
+            unroll: As in `lax.scan`, of the iterations between two callbacks.
+            every: How many iterations to log at once. If it doesn't divide their number, the rest
+                is compiled as a second loop, which doubles the time to compile `f`.
+            step: The first iteration's number: records get a `"step"` that counts up from there,
+                unless they have one. None adds none.
+            lane: What to call the index along mapped axes.
+            metrics: Picks what to log: `y -> names to scalars`. None logs `y`.
+            collect: Whether to return the `ys`. Without, a long run needs no memory for them.
+
+        Returns:
+            The last carry and the stacked `ys`, as `lax.scan` does; None for these if not
+            `collect`.
+
+        Raises:
+            TypeError: If what is to be logged is no mapping, or a value is of a kind that can't be
+                logged; names the metric.
+            ValueError: If a value is no scalar, or `every` no positive number, or if the logger is
+                closed.
+
+        Example:
+            >>> def train_step(weight, _):
+            ...     return weight * 0.9, {"loss": weight**2}
+            >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
+            ...     @jax.jit
+            ...     @jax.vmap
+            ...     def train(weight):
+            ...         return logger.scan(train_step, weight, length=1_000, every=200, lane="seed")
+            ...     weights, metrics = train(jnp.arange(8.0))
+            >>> len(read_metrics("runs/example/metrics.jsonl"))
+            8000
+        """
+        from vibe_rl.metrics import tracing  # noqa: PLC0415 - imports jax
+
+        self._arrivals.check_open()
+        return tracing.scan(
+            self._arrivals,
+            f,
+            init,
+            xs,
+            length,
+            every=every,
+            start=0 if step is None else step,
+            how=tracing.Scanning(reverse, unroll, lane, metrics, collect, step is not None),
+        )
+
+
+def _is_due(record: Mapping[str, Any], *, every: int | None, step: Any, where: Any) -> Any:
+    """Whether to log a record: one boolean, of Python or of JAX, traced or not."""
+    if where is not None and (np.shape(where) or _kind(where) != "b"):
+        raise TypeError(f"where is one boolean, not {where!r:.99}")
+    if every is None:
+        return True if where is None else where
+    if type(every) is not int or every < 1:
+        raise ValueError(f"every is a number of steps, at least 1, not {every!r}")
+    step = record.get("step") if step is None else step
+    if step is None:
+        raise ValueError("every counts steps: pass step=, or a record that has a 'step'")
+    if np.shape(step) or _kind(step) not in "iu":
+        raise TypeError(f"step is one integer, not {step!r:.99}")
+    on_step = step % every == 0
+    return on_step if where is None else where & on_step
+
+
+def _kind(value: Any) -> str:
+    dtype = value.dtype if hasattr(value, "dtype") else np.dtype(type(value))
+    return str(dtype.kind)

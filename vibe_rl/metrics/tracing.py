@@ -1,0 +1,245 @@
+"""Logging from inside compiled functions: what `logger.emit` and `logger.scan` trace.
+
+Records travel packed, through `jax.debug.callback`: the one callback that JAX neither drops when it
+differentiates a scan, nor refuses under `checkpoint`, `cond` or `while_loop`. It stands inside a
+`custom_vmap` function, which keeps JAX from unrolling it over mapped axes, and from running it
+again when `checkpoint` recomputes.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from vibe_rl.metrics.arrivals import Arrivals, Words
+from vibe_rl.metrics.packing import Layout, flatten, pack, replicated
+
+Carry = TypeVar("Carry")
+
+# Words that cross in one array. JAX copies what a callback gets; 100 KiB and more it copies on the
+# threads that may all be waiting for this callback: with one core, and 2 MB, that hangs for good.
+_PIECE = 16_384
+
+
+def emit(arrivals: Arrivals, record: Mapping[str, Any], due: Any, *, lane: str) -> None:
+    """Log a record from inside a compiled function if it is `due`; see `MetricsLogger.emit`."""
+    flatten(record)  # for its errors: from here on the metrics have longer names
+    _send(arrivals, record, due, lane=lane)
+
+
+class Scanning(NamedTuple):
+    """How a scan goes and logs; see `MetricsLogger.scan`."""
+
+    reverse: bool
+    unroll: int | bool
+    lane: str
+    metrics: Callable[[Any], Mapping[str, Any]] | None
+    collect: bool
+    numbered: bool  # whether records get a step
+
+
+def scan(
+    arrivals: Arrivals,
+    f: Callable[[Carry, Any], tuple[Carry, Any]],
+    init: Carry,
+    xs: Any,
+    length: int | None,
+    *,
+    every: int,
+    start: Any,
+    how: Scanning,
+) -> tuple[Carry, Any]:
+    """Scan in chunks of `every` iterations, each of which sends its records in one callback."""
+    if type(every) is not int or every < 1:
+        raise ValueError(f"every is a number of iterations, at least 1, not {every!r}")
+    lengths = {np.shape(x)[0] if np.shape(x) else None for x in jax.tree.leaves(xs)}
+    lengths |= {length} - {None}
+    if len(lengths) != 1 or not (total := lengths.pop()):
+        # No iteration, or a mistake that lax.scan explains.
+        carry, ys = jax.lax.scan(f, init, xs, length, how.reverse, how.unroll)
+        return carry, ys if how.collect else None
+    start = jnp.asarray(start)
+    inputs = (start + jnp.arange(total, dtype=start.dtype), xs)
+    chunk = _chunk(arrivals, f, how)
+
+    def run(carry: Carry, rows: slice, size: int) -> tuple[Carry, Any]:
+        chunks = jax.tree.map(lambda x: x[rows].reshape(-1, size, *x.shape[1:]), inputs)
+        carry, ys = jax.lax.scan(chunk, carry, chunks, reverse=how.reverse)
+        return carry, jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), ys)
+
+    # The rest, fewer than `every` iterations, comes last in the direction of the scan.
+    rest = total % every
+    if not rest:
+        return run(init, slice(None), every)
+    if total < every:
+        return run(init, slice(None), rest)
+    whole = slice(rest, None) if how.reverse else slice(total - rest)
+    carry, ys = run(init, whole, every)
+    carry, last = run(carry, slice(rest) if how.reverse else slice(total - rest, None), rest)
+    parts = (last, ys) if how.reverse else (ys, last)
+    return carry, jax.tree.map(lambda *ys: jnp.concatenate(ys), *parts)
+
+
+def _chunk(arrivals: Arrivals, f: Callable[..., Any], how: Scanning) -> Callable[..., Any]:
+    """The function that runs a chunk of `f`'s iterations; as long as `f` lives, always the same.
+
+    So JAX finds the trace of an earlier scan outside `jit` again, as it does with `lax.scan`.
+    """
+    try:
+        ref = weakref.ref(f)
+        known_how, known = arrivals.chunks.get(f, (None, None))
+    except TypeError:  # an f of a kind that JAX can't cache either
+        return _make_chunk(arrivals, lambda: f, how)
+    if known_how == how:
+        return known  # type: ignore[no-any-return]
+    # It must not keep `f` alive, or it would never leave the cache.
+    chunk = _make_chunk(arrivals, ref, how)
+    arrivals.chunks[f] = (how, chunk)
+    return chunk
+
+
+def _make_chunk(
+    arrivals: Arrivals, get_f: Callable[[], Any], how: Scanning
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    def chunk(carry: Any, inputs: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+        f = get_f()
+
+        def iteration(carry: Any, x: Any) -> tuple[Any, Any]:
+            carry, y = f(carry, x)
+            metrics = y if how.metrics is None else how.metrics(y)
+            _check_scalars(metrics)
+            return carry, (y if how.collect and how.metrics else None, metrics)
+
+        steps, xs = inputs
+        carry, (ys, metrics) = jax.lax.scan(
+            iteration, carry, xs, len(steps), how.reverse, how.unroll
+        )
+        # With a number from each iteration in it, JAX can't move the callback out of the loop.
+        named = {"step": steps, **metrics} if how.numbered else metrics
+        _send(arrivals, named, lane=how.lane, rows=len(steps), reverse=how.reverse)
+        if not how.collect:
+            return carry, None
+        return carry, ys if how.metrics else metrics
+
+    return chunk
+
+
+def _check_scalars(metrics: Mapping[str, Any]) -> None:
+    for name, value in flatten(metrics)[1]:
+        if value is None or isinstance(value, str):
+            raise TypeError(f"metric {name!r}: is {value!r}; scan logs numbers only")
+        if value.size != 1:
+            raise ValueError(
+                f"metric {name!r}: has shape {value.shape}, but scan logs scalars: reduce it, with "
+                "scan(..., metrics=lambda y: {...}) if the function must go on returning it"
+            )
+
+
+def _send(
+    arrivals: Arrivals,
+    record: Mapping[str, Any],
+    due: Any = True,
+    *,
+    lane: str,
+    rows: int | None = None,
+    reverse: bool = False,
+) -> None:
+    """Send a record to the host if it is due; or so many, stacked, if `rows` is not None."""
+    arrivals.traced = True
+    labels, is_first = _shards((record, due))
+    due = is_first & due
+    always = due is True
+    packed = pack({"labels": labels, "record": record, "due": due})
+    read = functools.partial(_read, layout=packed.layout, lane=lane, rows=rows, reverse=reverse)
+
+    def call(words: Any) -> None:
+        receive = functools.partial(arrivals.receive, read, words.shape)
+        flat = replicated(words).reshape(-1)
+        pieces = [flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE)]
+        jax.debug.callback(receive, *pieces)
+
+    @custom_vmap
+    def send(words: Any, due: Any) -> tuple[()]:
+        if always:
+            call(words)
+        else:
+            # Of many lanes, one that is due is enough: the host leaves out the others.
+            jax.lax.cond(jnp.any(due), lambda: call(words), lambda: None)
+        return ()
+
+    @send.def_vmap
+    def send_lanes(
+        axis_size: int, in_batched: list[bool], words: Any, due: Any
+    ) -> tuple[tuple[()], tuple[()]]:
+        del axis_size, in_batched  # the words are batched for sure, for `due` is among them
+        return send(words, due), ()
+
+    send(packed.words, due)
+
+
+def _read(
+    words: Words, *, layout: Layout, lane: str, rows: int | None, reverse: bool
+) -> tuple[dict[str, Any], int | None]:
+    """What was sent: a record, and None; or columns, and how many records they are."""
+    message = layout.unpack(words)
+    labels, record = message["labels"], message["record"]
+    lanes = words.shape[:-1]
+    if not lanes and rows is None:
+        return {**labels, **record}, None
+    if lanes:
+        indices = np.moveaxis(np.indices(lanes), 0, -1)
+        labels[lane] = indices[..., 0] if len(lanes) == 1 else indices
+    # The records in the order in which they were computed, those of a moment side by side.
+    shape = lanes if rows is None else (rows, *lanes)
+    due = np.broadcast_to(message["due"], shape).reshape(-1)
+
+    def column(values: Any) -> Any:
+        if not isinstance(values, np.ndarray):
+            return values
+        if rows is not None:
+            values = np.moveaxis(values, len(lanes), 0)
+            values = values[::-1] if reverse else values
+        return values.reshape(due.size, *values.shape[len(shape) :])[due]
+
+    def label_column(values: Any) -> Any:
+        values = np.broadcast_to(values, (*shape, *np.shape(values)[len(lanes) :]))
+        return values.reshape(due.size, *values.shape[len(shape) :])[due]
+
+    columns = {name: label_column(values) for name, values in labels.items()}
+    columns.update(jax.tree.map(column, record))
+    return columns, int(due.sum())
+
+
+def _shards(values: Any) -> tuple[dict[str, Any], Any]:
+    """Which part of a `shard_map` (or `pmap`) this is.
+
+    Returns:
+        The index along each mesh axis over which the values vary, or may vary; and whether it is
+        the first part along all others, where each part has the same values.
+    """
+    labels = {}
+    first: Any = True
+    for axis in getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()):
+        index = jax.lax.axis_index(axis)
+        is_known = axis in _varying(index)  # not with check_vma=False
+        if is_known and not any(axis in _varying(leaf) for leaf in jax.tree.leaves(values)):
+            first = first & (index == 0)
+        else:
+            labels[axis] = index
+    return labels, first
+
+
+def _varying(value: Any) -> frozenset[str]:
+    """The mesh axes over which JAX knows that a value varies."""
+    kind: Any = jax.typeof(value)
+    if hasattr(kind, "manual_axis_type"):
+        kind = kind.manual_axis_type
+        return frozenset(kind.varying)
+    return getattr(kind, "vma", frozenset())  # up to JAX 0.9
