@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -10,9 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import wandb
-from service_files import wandb_files, wandb_records, wandb_rows
+from service_files import start_times, wandb_files, wandb_records, wandb_rows
 
-from vibe_rl.metrics import LogBackend, MetricsLogger, WandbBackend, read_metrics, resume_wandb
+from vibe_rl.metrics import (
+    LogBackend,
+    MetricsLogger,
+    WandbBackend,
+    isolated,
+    read_metrics,
+    resume_wandb,
+)
 from vibe_rl.run_dir import RunDir
 
 
@@ -252,6 +260,68 @@ def test_a_run_that_the_user_has_started_is_shared_unless_another_is_kept(tmp_pa
         backend.close()
 
 
+# -- in a process of its own ------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_the_environment(tmp_path, monkeypatch):
+    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+
+
+@pytest.mark.usefixtures("in_the_environment")
+def test_an_isolated_run_has_every_row_and_is_about_the_trainer(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--seed", "3"])
+    run = RunDir("example", tmp_path)
+    backend = isolated(WandbBackend, run_dir=run.root)
+    with MetricsLogger(run.log_path(), [backend]) as logger:
+        for step in range(100):
+            logger.write({"step": step, "loss": jnp.float32(0.42)})
+    assert backend.run_id == (run.root / "wandb_id.txt").read_text()
+    (start,) = start_times(run.log_path())
+    for row, record in zip(rows_of(tmp_path), read_metrics(run), strict=True):
+        assert row.pop("_timestamp") == pytest.approx(start + record["wall_time"], abs=1e-5)
+        del row["_step"], row["_runtime"]
+        assert row == record
+    shown = first_of("environment", tmp_path)
+    assert (shown.program, [*shown.args]) == ("train.py", ["--seed", "3"])
+
+
+@pytest.mark.usefixtures("in_the_environment")
+def test_an_isolated_run_measures_the_trainer():
+    backend = isolated(WandbBackendThatTells)
+    assert backend.measured_process == os.getpid() != backend.own_process
+    backend.close()
+
+
+class WandbBackendThatTells(WandbBackend):
+    """Tells whose statistics W&B takes."""
+
+    @property
+    def measured_process(self):
+        return self._run.settings.x_stats_pid
+
+    @property
+    def own_process(self):
+        return os.getpid()
+
+
+@pytest.mark.usefixtures("in_the_environment")
+def test_when_its_process_dies_the_next_one_goes_on_with_the_same_run(tmp_path):
+    backend = isolated(WandbBackend)
+    with MetricsLogger(tmp_path / "metrics.jsonl", [backend]) as logger:
+        logger.write({"step": 0})
+        assert logger.flush()
+        first = backend._process.pid
+        os.kill(first, signal.SIGKILL)
+        while backend._process.pid == first:
+            time.sleep(0.05)
+        logger.write({"step": 1})
+    assert len({file.name for file in wandb_files(tmp_path)}) == 1
+    rows = [row["step"] for file in wandb_files(tmp_path) for row in wandb_rows(file)]
+    assert sorted(set(rows)) == [0, 1]
+
+
 # -- the rest ---------------------------------------------------------------------------------
 
 
@@ -289,6 +359,16 @@ def test_the_run_ends_as_close_was_told(tmp_path, exit_code):
     backend.exit_code = exit_code
     backend.close()
     assert first_of("exit", tmp_path).exit_code == exit_code
+
+
+def test_a_run_whose_block_an_exception_leaves_has_failed(tmp_path):
+    with (
+        pytest.raises(ZeroDivisionError),
+        MetricsLogger(tmp_path / "metrics.jsonl", [WandbBackend()]) as logger,
+    ):
+        logger.write({"loss": 1.0})
+        1 / 0  # noqa: B018
+    assert first_of("exit", tmp_path).exit_code == 1
 
 
 def test_a_disabled_run_takes_everything_and_keeps_nothing(tmp_path):
