@@ -2,6 +2,7 @@ import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from vibe_rl.run_dir import RunDir
@@ -47,6 +48,7 @@ def test_a_config_comes_back_from_a_run_directory(tmp_path):
         ({"max_grad_norm": 0}, "max_grad_norm"),
         ({"entropy_coef": -1.0}, "entropy_coef must be at least 0.0, not -1.0"),
         ({"value_coef": -1.0}, "value_coef"),
+        ({"gamma": np.float32(2)}, "gamma must be between 0.0 and 1.0, not np.float32(2.0)"),
         ({"gamma": 1.1}, "gamma must be between 0.0 and 1.0, not 1.1"),
         ({"gae_lambda": -0.1}, "gae_lambda must be between 0.0 and 1.0, not -0.1"),
         ({"activation": "gelu"}, "activation must be 'tanh' or 'relu', not 'gelu'"),

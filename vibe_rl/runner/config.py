@@ -6,9 +6,19 @@ Nothing here imports JAX, so that a command line can show every option at once.
 import math
 import operator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 Activation = Literal["tanh", "relu"]
+
+_COUNTS = (
+    "total_timesteps",
+    "log_interval",
+    "num_envs",
+    "num_steps",
+    "update_epochs",
+    "num_minibatches",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +102,7 @@ class PPOConfig:
     def __post_init__(self) -> None:
         # A config read back from JSON has a list here, which has no hash.
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
-        for name in ("total_timesteps", "log_interval", "num_envs", "num_steps"):
-            _check_int(name, getattr(self, name), least=1)
-        for name in ("update_epochs", "num_minibatches"):
+        for name in _COUNTS:
             _check_int(name, getattr(self, name), least=1)
         for size in self.hidden_sizes:
             _check_int("each of hidden_sizes", size, least=1)
@@ -153,10 +161,11 @@ def _check_float(
     least: float = -math.inf,
     most: float = math.inf,
 ) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value)):
+    if not (isinstance(value, Real) and math.isfinite(value)):
         raise ValueError(f"{name} must be a finite number, not {value!r}")
-    if not value > above:
+    number = float(value)
+    if not number > above:
         raise ValueError(f"{name} must be greater than {above}, not {value!r}")
-    if not least <= value <= most:
+    if not least <= number <= most:
         bounds = f"at least {least}" if most == math.inf else f"between {least} and {most}"
         raise ValueError(f"{name} must be {bounds}, not {value!r}")
