@@ -85,6 +85,23 @@ def is_on_device(value: Any) -> bool:
     return _CONVERTERS.get(type(value), _converter_for(value)) is _jax_array
 
 
+def check_readable(array: Any) -> None:
+    """Check all of a JAX array that reading it would, but without waiting for its value.
+
+    Raises:
+        UnloggableError: If it can't be read from here, or can't be logged.
+    """
+    try:
+        readable = not array.is_deleted() and (
+            array.is_fully_addressable or array.is_fully_replicated
+        )
+        host_value(np.zeros((), array.dtype)[()])
+    except TypeError as error:  # the dtype is JAX's own: keys
+        raise _unreadable(array, error) from error
+    if not readable:
+        raise _unreadable(array, ValueError("not here"))
+
+
 def start_copies(values: Iterable[Any]) -> None:
     """Start bringing JAX arrays among the values to the host, where that takes time.
 
@@ -198,8 +215,9 @@ def _unreadable(value: Any, error: Exception) -> UnloggableError:
     if value.is_deleted():
         return UnloggableError(
             ValueError,
-            "the array's buffer was deleted or donated to a compiled function; "
-            "write the record before that call, or don't donate this value",
+            "the array's buffer was deleted or donated to a compiled function before it was read; "
+            "write the record before that call (with defer, that many writes before), or don't "
+            "donate this value",
         )
     if "key<" in str(value.dtype):
         return UnloggableError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,8 @@ from typing import Any, NoReturn, Self, get_args
 from vibe_rl.metrics.append import MetricsFile
 from vibe_rl.metrics.arrivals import Arrivals
 from vibe_rl.metrics.backends.protocol import LogBackend
-from vibe_rl.metrics.batch import cut, host_columns
+from vibe_rl.metrics.batch import Block, cut, host_columns
+from vibe_rl.metrics.deferred import Deferred, hold
 from vibe_rl.metrics.feed import BackendStats
 from vibe_rl.metrics.feeds import Feeds
 from vibe_rl.metrics.host import host_record
@@ -39,7 +41,8 @@ class LoggerStats:
     Attributes:
         written: Records that this logger has put in the file.
         queued: Records accepted, but not yet in the file.
-        dropped: Records given up because the queue was full.
+        dropped: Records given up because the queue was full, or, with `defer`, because their values
+            were gone before they were read.
         late: Records that came from a compiled function after `close()`, and are not logged.
         high_water: The most records that ever waited in the queue at a time.
         backends: How far each backend is, by name.
@@ -73,6 +76,11 @@ class MetricsLogger(LogsInsideJit):
             `"drop_newest"` never wait and count what they drop in `stats`. Each warns once.
         flush_interval: Seconds between two appends to the file while records come in, and so the
             most that a killed process loses.
+        defer: How many records are held back, so that `write()` needn't wait for the step that was
+            just dispatched: it starts the copies of its JAX values to the host, and reads those of
+            the record of so many calls ago. Order and `wall_time` stay as they are. With 1, the
+            device computes step n + 1 while the host logs step n; such values must not be donated
+            before. `flush()` and `close()` log what is held, an idle logger what is ready.
 
     Raises:
         TypeError: If a backend lacks `log` or `close`.
@@ -93,8 +101,9 @@ class MetricsLogger(LogsInsideJit):
         queue_size: int = 65_536,
         overflow: Overflow = "block",
         flush_interval: float = 0.1,
+        defer: int = 0,
     ) -> None:
-        _check_settings(queue_size, overflow, flush_interval)
+        _check_settings(queue_size, overflow, flush_interval, defer)
         checked = _check_backends(backends)
         self._start_ns = time.monotonic_ns()
         self._queue_size = queue_size
@@ -104,13 +113,17 @@ class MetricsLogger(LogsInsideJit):
         self._arrivals = Arrivals(self)
         start = Position(self._file.start_byte, self._file.start_ordinal)
         self._feeds = Feeds(checked, self._file.path, start)
+        self._deferred: Deferred | None = None
         self._writer = Writer(
             self._file.append,
             self._feeds.wake,
             queue_size=queue_size,
             overflow=overflow,
             flush_interval=flush_interval,
+            on_idle=self._log_ready,
         )
+        if defer:
+            self._deferred = Deferred(defer, self._writer.wake)
         # Last of all: exit hooks run in reverse order, and backends register theirs when made.
         atexit.register(self._close, how="exit")
         _live.add(self)
@@ -118,8 +131,9 @@ class MetricsLogger(LogsInsideJit):
     def write(self, record: Mapping[str, Any] | Packed) -> None:
         """Log one record: a snapshot of its values at this moment.
 
-        Waits for JAX arrays that are still being computed, and for nothing else while the queue
-        has room. `wall_time`, the seconds since this logger was made, is added if absent.
+        Waits for JAX arrays that are still being computed (with `defer`, for those of an earlier
+        record), and for nothing else while the queue has room. `wall_time`, the seconds since this
+        logger was made, is added if absent.
 
         Args:
             record: Names to values: numbers, text, booleans, None; JAX or NumPy arrays of any
@@ -131,15 +145,22 @@ class MetricsLogger(LogsInsideJit):
                 the file can't hold; names the metric. Nothing is logged then.
             ValueError: If a value can't be read (a donated buffer, an array that other processes
                 hold a part of) or written (an integer of more than 64 bits); or if the logger is
-                closed.
+                closed. With `defer`, also if a value of a record of so many calls ago was donated
+                meanwhile: that record is lost, this one and all others are logged.
         """
         if self._closed:
             raise ValueError(f"the logger of {self.path} is closed; write before close()")
         elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
-        row = host_record(record)
-        if "wall_time" not in row:
-            row["wall_time"] = elapsed_us / 1e6
-        self._writer.put(encode(row))
+        if self._deferred is not None:
+            held, arrays = hold(record)
+            step = held.get("step") if isinstance(held, dict) else None
+            self._deferred.add(
+                arrays,
+                functools.partial(self._log, held, elapsed_us),
+                step=step if type(step) is int else None,
+            )
+        else:
+            self._log(record, elapsed_us)
 
     def write_batch(self, columns: Mapping[str, Any] | Packed) -> None:
         """Log many records at once, from arrays with one common leading axis.
@@ -170,8 +191,11 @@ class MetricsLogger(LogsInsideJit):
         tree, length = host_columns(columns)
         if "wall_time" not in tree:
             tree["wall_time"] = elapsed_us / 1e6
-        for block in cut(tree, length, most=max(self._queue_size // 16, 1)):
-            self._writer.put_block(block)
+        blocks = cut(tree, length, most=max(self._queue_size // 16, 1))
+        if self._deferred is not None:  # after what is held
+            self._deferred.add([], functools.partial(self._put_blocks, list(blocks)), length)
+        else:
+            self._put_blocks(blocks)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was written is in the file and was logged by every backend.
@@ -187,12 +211,19 @@ class MetricsLogger(LogsInsideJit):
         Raises:
             OSError: If the file can't be appended to; says how many records have not landed. They
                 are kept, and tried again.
+            ValueError: If a value of a record held back by `defer` could not be read; all else is
+                done.
         """
         if isinstance(threading.current_thread(), BackgroundThread):
             return False  # a backend or a logging handler asks: this thread would await itself
         deadline = None if timeout is None else time.monotonic() + timeout
         arrived = self._arrivals.wait(deadline)
-        return self._writer.flush(_left(deadline)) and self._feeds.deliver(deadline) and arrived
+        read = self._log_held(deadline)
+        landed = self._writer.flush(_left(deadline))
+        delivered = landed and self._feeds.deliver(deadline)
+        if self._deferred is not None:
+            self._deferred.raise_error()
+        return arrived and read and delivered
 
     def close(self, timeout: float | None = None) -> bool:
         """Write out and deliver everything, close the backends, and give the file free.
@@ -209,6 +240,8 @@ class MetricsLogger(LogsInsideJit):
 
         Raises:
             OSError: If the file can't be appended to; says how many records are lost.
+            ValueError: If a value of a record held back by `defer` could not be read; all else is
+                done.
         """
         return self._close(timeout, how="closed")
 
@@ -223,8 +256,8 @@ class MetricsLogger(LogsInsideJit):
         writer = self._writer
         return LoggerStats(
             written=writer.written,
-            queued=writer.queued,
-            dropped=writer.dropped,
+            queued=writer.queued + (self._deferred.queued if self._deferred else 0),
+            dropped=writer.dropped + (self._deferred.lost if self._deferred else 0),
             late=self._arrivals.late,
             high_water=writer.high_water,
             backends=self._feeds.stats,
@@ -244,7 +277,7 @@ class MetricsLogger(LogsInsideJit):
             return
         try:
             self._close(how=type(error).__name__)
-        except OSError as lost:  # must not hide the error that ended the block
+        except (OSError, ValueError) as lost:  # must not hide the error that ended the block
             _log.error("%s: %s", self.path, lost)
 
     def __repr__(self) -> str:
@@ -268,6 +301,9 @@ class MetricsLogger(LogsInsideJit):
         arrived = self._arrivals.wait(None if timeout is None else time.monotonic() + 0.9 * timeout)
         self._closed = True
         self._arrivals.close()
+        if self._deferred is not None:
+            self._deferred.hold_no_more()
+        read = self._log_held(deadline)
         lost: OSError | None = None
         landed = False
         try:
@@ -279,13 +315,41 @@ class MetricsLogger(LogsInsideJit):
             self._file.close(how)
         else:
             _log.error("%s: %d records were not written in time", self.path, self._writer.queued)
-        self._outcome = landed and delivered and arrived
+        self._outcome = landed and delivered and arrived and read
         atexit.unregister(self._close)
         if lost:
             raise lost
+        if self._deferred is not None:
+            self._deferred.raise_error()
         return self._outcome
 
+    def _log(self, record: Mapping[str, Any] | Packed, elapsed_us: int) -> None:
+        row = host_record(record)
+        if "wall_time" not in row:
+            row["wall_time"] = elapsed_us / 1e6
+        self._writer.put(encode(row))
+
+    def _put_blocks(self, blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            self._writer.put_block(block)
+
+    def _log_held(self, deadline: float | None) -> bool:
+        """Log what is held back; False if its values were not there in time."""
+        if self._deferred is None or self._deferred.log_all(deadline):
+            return True
+        _log.error(
+            "%s: %d records wait for values that are still being computed",
+            self.path,
+            self._deferred.queued,
+        )
+        return False
+
+    def _log_ready(self) -> bool:
+        """Log what is held back and ready; whether there is more."""
+        return self._deferred is not None and self._deferred.log_ready()
+
     def _after_fork(self) -> None:
+        self._deferred = None
         self._feeds.after_fork()
         self._writer.after_fork()
         self._file.after_fork()
@@ -307,11 +371,13 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
-def _check_settings(queue_size: int, overflow: str, flush_interval: float) -> None:
+def _check_settings(queue_size: int, overflow: str, flush_interval: float, defer: int) -> None:
     if type(queue_size) is not int or queue_size < 1:
         raise ValueError(f"queue_size is a number of records, at least 1, not {queue_size!r}")
     if overflow not in get_args(Overflow):
         raise ValueError(f"overflow is one of {', '.join(get_args(Overflow))}; not {overflow!r}")
+    if type(defer) is not int or defer < 0:
+        raise ValueError(f"defer is a number of records, at least 0, not {defer!r}")
     if not isinstance(flush_interval, int | float) or not (
         0 <= flush_interval <= threading.TIMEOUT_MAX
     ):

@@ -16,11 +16,14 @@ _log = logging.getLogger("vibe_rl")
 Overflow = Literal["block", "drop_oldest", "drop_newest"]
 
 MAX_BYTES = 256 << 20
-# Lines joined for one append: few enough to hold the GIL for some ten microseconds only.
+# Lines joined for one append: few enough to hold the GIL for some hundred microseconds at most, and
+# as many as that, because beside a loop that holds the GIL each append waits 5 ms to get it back.
 _BURST_LINES = 1_000
 _BURST_BYTES = 1 << 20
 # After a failed append: the pause before the next try, at first and at most.
 _RETRY_S = (0.1, 1.0)
+# The pause between two looks at what will be put some time.
+_IDLE_S = 0.1
 # How long close() goes on trying when appends fail.
 _CLOSE_PATIENCE_S = 2.0
 
@@ -54,6 +57,8 @@ class Writer:
         queue_size: The most lines that wait at a time.
         overflow: What `put()` does when there is no room.
         flush_interval: Seconds between two appends while lines come in.
+        on_idle: Called on the writer's thread before it sleeps, and every now and then while it
+            says that there will be more to put.
 
     Attributes:
         written: Lines that this writer has put in the file.
@@ -69,6 +74,7 @@ class Writer:
         queue_size: int,
         overflow: Overflow,
         flush_interval: float,
+        on_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         self._append = append
         self._on_append = on_append
@@ -76,6 +82,7 @@ class Writer:
         self._slot = max(MAX_BYTES // queue_size, 1)
         self._overflow = overflow
         self._interval = flush_interval
+        self._on_idle = on_idle
         self._reset()
         self._thread: BackgroundThread | None = BackgroundThread(self._run, "writer")
         self._thread.start()
@@ -130,6 +137,10 @@ class Writer:
         self._put_with_care(block)
         if self._asleep:
             self._attend(block)
+
+    def wake(self) -> None:
+        """Have the thread look whether there is something to do; `on_idle` too."""
+        self._alarm.ring()
 
     @property
     def queued(self) -> int:
@@ -297,7 +308,7 @@ class Writer:
     def _sleep_until_needed(self) -> None:
         self._asleep = True
         if not self._queue:  # looked at after that, for put() appends first and looks at it then
-            self._alarm.wait()
+            self._alarm.wait(_IDLE_S if self._on_idle() else None)
         self._asleep = False
 
     def _drain(self) -> bool:

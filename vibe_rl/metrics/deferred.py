@@ -1,0 +1,234 @@
+"""`defer`: records wait until their device values are there, so that the training loop needn't."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vibe_rl.metrics.host import (
+    UnloggableError,
+    check_readable,
+    host_record,
+    host_value,
+    is_on_device,
+    start_copies,
+)
+from vibe_rl.metrics.jsonl import encode
+from vibe_rl.metrics.packing import Packed
+
+_POLL_S = 1e-3
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """What is to be logged once its values are there.
+
+    Attributes:
+        arrays: JAX arrays that `log` reads.
+        log: Logs it. Raises `TypeError` or `ValueError` if an array can't be read.
+        records: How many records it logs.
+        thread: The thread that wrote it.
+        step: Its step, if the host knows it.
+    """
+
+    arrays: list[Any]
+    log: Callable[[], None]
+    records: int
+    thread: int
+    step: int | None
+
+    def is_ready(self) -> bool:
+        """Whether no array is still being computed."""
+        try:
+            return all(array.is_ready() for array in self.arrays)
+        except RuntimeError:  # of a deleted one; `log` says so
+            return True
+
+    def await_values(self, deadline: float | None) -> bool:
+        """Wait until `is_ready()`; False if that takes longer than the deadline."""
+        if deadline is None:
+            for array in self.arrays:
+                with contextlib.suppress(RuntimeError):  # of its computation; `log` says so
+                    array.block_until_ready()
+            return True
+        while not self.is_ready():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+
+class Deferred:
+    """Keeps the last records back, and logs them in order.
+
+    No lock is held while waiting for a device: what it computes may itself log, by a callback. For
+    the same reason a thread waits for its own records only.
+
+    Args:
+        most: How many records are kept back while more come in.
+        wake: Called when there is something to keep an eye on; see `log_ready`.
+
+    Attributes:
+        lost: Records whose values could not be read.
+    """
+
+    def __init__(self, most: int, wake: Callable[[], None]) -> None:
+        self.lost = 0
+        self._most = most
+        self._wake = wake
+        self._held: deque[Held] = deque()
+        self._errors: list[tuple[int, Exception]] = []  # and the thread whose record it was
+        self._lock = threading.RLock()  # re-entrant for signal handlers
+        self._logging = False
+
+    def add(
+        self,
+        arrays: list[Any],
+        log: Callable[[], None],
+        records: int = 1,
+        step: int | None = None,
+    ) -> None:
+        """Log this after what was added before, and after at most `most` further calls.
+
+        Raises:
+            ValueError: If an earlier record of this thread could not be read. This one is held
+                nevertheless.
+        """
+        thread = threading.get_ident()
+        self._held.append(Held(arrays, log, records, thread, step))
+        if len(self._held) == 1:
+            self._wake()
+        self._log_while(
+            lambda head: head.await_values(None) if head.thread == thread else head.is_ready(),
+            keep=self._most,
+        )
+        self.raise_error(thread)
+
+    def log_ready(self) -> bool:
+        """Log what is ready, waiting for nothing; whether something is left that isn't."""
+        if self._lock.acquire(blocking=False):  # whoever has it may wait for our thread
+            try:
+                self._log_while(Held.is_ready)
+            finally:
+                self._lock.release()
+        return bool(self._held)
+
+    def log_all(self, deadline: float | None) -> bool:
+        """Wait for all values, and log; False if the deadline came first."""
+        return self._log_while(lambda head: head.await_values(deadline))
+
+    def hold_no_more(self) -> None:
+        """From now on, `add` logs at once."""
+        self._most = 0
+
+    def raise_error(self, thread: int | None = None) -> None:
+        """Raise why a record was lost, if one was since the last time.
+
+        Args:
+            thread: Only if this thread wrote it. None means any.
+
+        Raises:
+            ValueError: Says which record, which metric, and why.
+        """
+        for entry in list(self._errors):
+            if thread in (None, entry[0]):
+                self._errors.remove(entry)
+                raise entry[1]
+
+    @property
+    def queued(self) -> int:
+        """How many records are held back."""
+        return sum(held.records for held in list(self._held))
+
+    def _log_while(self, is_ready: Callable[[Held], bool], keep: int = 0) -> bool:
+        """Log the oldest until `keep` are left, or one isn't ready."""
+        while len(self._held) > keep:
+            try:
+                head = self._held[0]
+            except IndexError:  # another thread was faster
+                continue
+            if not (is_ready(head) and self._log_head(head)):
+                return False
+        return True
+
+    def _log_head(self, head: Held) -> bool:
+        """Log it, unless another thread has; False if this interrupts the logging of another."""
+        with self._lock:
+            if self._logging:
+                return False
+            if not self._held or self._held[0] is not head:
+                return True
+            self._logging = True
+            try:
+                head.log()
+            except (TypeError, ValueError) as error:
+                self.lost += head.records
+                which = (
+                    "an earlier record" if head.step is None else f"the record of step {head.step}"
+                )
+                lost = ValueError(f"{which} is lost: {error}")
+                lost.__cause__ = error
+                self._errors.append((head.thread, lost))
+            finally:
+                self._logging = False
+            self._held.popleft()
+        return True
+
+
+def hold(record: Any) -> tuple[dict[str, Any] | Packed, list[Any]]:
+    """Take a snapshot of a record, but for its device values, whose copies to the host it starts.
+
+    Returns:
+        The record, for `host_record()` to finish; and the arrays that this has to read.
+
+    Raises:
+        TypeError: For whatever is wrong with the record, as `host_record()` and `encode()` do.
+        ValueError: Likewise.
+    """
+    if not isinstance(record, Mapping | Packed):
+        return host_record(record), []
+    arrays: list[Any] = []
+    try:
+        held = _hold(record, arrays)
+    except UnloggableError as error:
+        raise error.public() from error.__cause__
+    start_copies(arrays)
+    if isinstance(held, dict):
+        encode(_host_part(held))
+    return held, arrays
+
+
+def _hold(value: Any, arrays: list[Any]) -> Any:
+    """The value with nothing in it that can change, save by donation; gathers its device arrays."""
+    if isinstance(value, Packed):
+        _hold(value.words, arrays)
+        return value
+    if is_on_device(value):
+        check_readable(value)
+        arrays.append(value)
+        return value
+    if not isinstance(value, Mapping | list | tuple):
+        return host_value(value)
+    kept: dict[Any, Any] = {}
+    name: Any = None
+    try:
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            kept[name] = _hold(inner, arrays)
+    except UnloggableError as error:
+        error.path.append(str(name))
+        raise
+    return kept if isinstance(value, Mapping) else list(kept.values())
+
+
+def _host_part(value: Any) -> Any:
+    """What is to be read later left out."""
+    if isinstance(value, dict):
+        return {name: _host_part(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_host_part(inner) for inner in value]
+    return None if isinstance(value, Packed) or is_on_device(value) else value
