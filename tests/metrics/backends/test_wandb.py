@@ -122,15 +122,17 @@ def test_the_transaction_log_agrees_with_the_metrics_file(tmp_path):
 # -- flush ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 20, 300])
-def test_rows_that_were_flushed_survive_the_death_of_everything(tmp_path, count):
+@pytest.mark.parametrize(
+    ("count", "method"), [(1, "flush"), (20, "flush"), (300, "flush"), (300, "close")]
+)
+def test_rows_survive_the_death_of_everything_after(tmp_path, count, method):
     script = f"""if True:
         import os, signal, subprocess
         from vibe_rl.metrics import WandbBackend
         backend = WandbBackend()
         for i in range({count}):
             backend.log({{"step": i, "pad": "x" * 100}}, i)
-        backend.flush()
+        backend.{method}()
         os.killpg(0, signal.SIGKILL)  # W&B's own process too
     """
     command = [sys.executable, "-c", script]
