@@ -145,7 +145,7 @@ class Layout:
     @functools.cached_property
     def dtypes(self) -> frozenset[Any]:
         """The types of the values that travel; among them None if they aren't all scalars."""
-        arrays = frozenset(None for group in self.groups if any(group.shapes))
+        arrays = frozenset(None for group in self.groups if not group.is_scalar)
         return frozenset(group.dtype for group in self.groups) | arrays
 
 
@@ -167,12 +167,17 @@ class Group:
     stop: int
     shapes: tuple[tuple[int, ...], ...]
 
+    @functools.cached_property
+    def is_scalar(self) -> bool:
+        """Whether they are all scalars."""
+        return not any(self.shapes)
+
     def unpack(self, words: np.ndarray[Any, Any]) -> Iterable[Any]:
         """The values, from the words on the host."""
         carried = _from_words(words[..., self.start : self.stop], self.carrier)
         values = carried if self.carrier == self.dtype else carried.astype(self.dtype)
-        if values.shape == (len(self.shapes),):
-            return values  # nothing but scalars, which iterating over them makes
+        if self.is_scalar and words.ndim == 1:
+            return values  # scalars are what iterating over them makes
         arrays = []
         start = 0
         for shape in self.shapes:
