@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -24,27 +24,15 @@ Words = np.ndarray[Any, np.dtype[np.uint32]]
 PATIENCE_S = 600.0
 
 
-class Sink(Protocol):
-    """What of a logger is needed here."""
-
-    @property
-    def path(self) -> Path:
-        """The metrics file."""
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Log one record."""
-
-    def write_batch(self, columns: Mapping[str, Any]) -> None:
-        """Log many records."""
-
-
 class Arrivals:
     """Takes what callbacks bring, and waits for callbacks still under way.
 
     A compiled function holds on to this for as long as it lives, but through it to no logger.
 
     Args:
-        logger: Where arriving records go.
+        path: The metrics file, for messages.
+        log: A method of the logger: called with a record and None, or with columns and how many
+            records they are.
 
     Attributes:
         late: Records that arrived after the logger was closed, and are not logged.
@@ -52,12 +40,12 @@ class Arrivals:
         chunks: What `scan` has made of functions, for as long as they live.
     """
 
-    def __init__(self, logger: Sink) -> None:
+    def __init__(self, path: Path, log: Callable[[dict[str, Any], int | None], None]) -> None:
         self.late = 0
         self.traced = False
         self.chunks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        self._logger = weakref.ref(logger)
-        self._path = logger.path
+        self._path = path
+        self._log = weakref.WeakMethod(log)
         self._closed = False
         self._failed = False
         self._alive = time.monotonic()
@@ -82,13 +70,11 @@ class Arrivals:
             words = [np.asarray(piece) for piece in pieces]
             joined = words[0] if len(words) == 1 else np.concatenate(words)
             contents, records = read(joined.reshape(shape))
-            logger = self._logger()
-            if logger is None or self._closed:
+            log = self._log()
+            if log is None or self._closed:
                 self._count_late(1 if records is None else records)
-            elif records is None:
-                logger.write(contents)
-            elif records:
-                logger.write_batch(contents)
+            elif records != 0:
+                log(contents, records)
         except Exception as error:  # noqa: BLE001 - see above
             if self._closed:
                 self._count_late(1 if records is None else records)

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -110,7 +110,7 @@ class MetricsLogger(LogsInsideJit):
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
         self._file = MetricsFile(path.log_path() if isinstance(path, RunDir) else Path(path))
-        self._arrivals = Arrivals(self)
+        self._arrivals = Arrivals(self._file.path, self._log_arrived)
         start = Position(self._file.start_byte, self._file.start_ordinal)
         self._feeds = Feeds(checked, self._file.path, start)
         self._deferred: Deferred | None = None
@@ -188,10 +188,7 @@ class MetricsLogger(LogsInsideJit):
         if self._closed:
             raise ValueError(f"the logger of {self.path} is closed; write before close()")
         elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
-        tree, length = host_columns(columns)
-        if "wall_time" not in tree:
-            tree["wall_time"] = elapsed_us / 1e6
-        blocks = cut(tree, length, most=max(self._queue_size // 16, 1))
+        length, blocks = self._blocks(columns, elapsed_us)
         if self._deferred is not None:  # after what is held
             self._deferred.add([], functools.partial(self._put_blocks, list(blocks)), length)
         else:
@@ -323,11 +320,32 @@ class MetricsLogger(LogsInsideJit):
             self._deferred.raise_error()
         return self._outcome
 
+    def _log_arrived(self, contents: dict[str, Any], records: int | None) -> None:
+        """Log what a compiled function brings: at once, for what `defer` holds may be its result.
+
+        Args:
+            contents: A record, or the columns of so many.
+            records: How many; None for a record.
+        """
+        elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
+        if records is None:
+            self._log(contents, elapsed_us)
+        else:
+            self._put_blocks(self._blocks(contents, elapsed_us)[1])
+
     def _log(self, record: Mapping[str, Any] | Packed, elapsed_us: int) -> None:
         row = host_record(record)
         if "wall_time" not in row:
             row["wall_time"] = elapsed_us / 1e6
         self._writer.put(encode(row))
+
+    def _blocks(
+        self, columns: Mapping[str, Any] | Packed, elapsed_us: int
+    ) -> tuple[int, Iterator[Block]]:
+        tree, length = host_columns(columns)
+        if "wall_time" not in tree:
+            tree["wall_time"] = elapsed_us / 1e6
+        return length, cut(tree, length, most=max(self._queue_size // 16, 1))
 
     def _put_blocks(self, blocks: Iterable[Block]) -> None:
         for block in blocks:
