@@ -2,9 +2,12 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
+
+from vibe_rl.metrics import tickets
 
 
 class FileBackend:
@@ -102,10 +105,24 @@ class Dying(FileBackend):
 
 
 class Hanging(FileBackend):
-    """Never returns from its first record."""
+    """Never returns from its first record; `patience` replaces the 30 s of its process."""
+
+    def __init__(self, path, patience=None):
+        super().__init__(path)
+        if patience is not None:
+            tickets.PATIENCE_S = patience
 
     def log(self, record, step=None):
         threading.Event().wait()
+
+
+class Echo(FileBackend):
+    """Says what it was given."""
+
+    def __init__(self, path, given):
+        super().__init__(path)
+        self.given = repr(given)
+        self.has_jax = "jax" in sys.modules
 
 
 class Complaining(FileBackend):

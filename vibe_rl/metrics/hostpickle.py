@@ -20,8 +20,8 @@ def dumps(value: Any) -> bytes:
     buffer = io.BytesIO()
     try:
         _HostPickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
-    except _RefusedError:
-        raise
+    except _RefusedError as error:
+        raise TypeError(str(error)) from None
     except Exception as error:
         raise TypeError(
             f"can't be sent to a process of its own: {error}; pass plain values, and functions and "

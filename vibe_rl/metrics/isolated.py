@@ -106,6 +106,7 @@ class IsolatedBackend(Tickets):
         self._status = _NOTHING_YET
         self._before = (0, 0)  # logged and failed, by processes that have died
         self._furthest = -1
+        self._has_died = False
         self._failures = 0  # deaths in a row without progress
         self._values: dict[str, Any] = {}
         self._requesting = threading.RLock()  # a signal handler may come in between
@@ -294,8 +295,9 @@ class IsolatedBackend(Tickets):
         repeated = status.position.ordinal - status.saved.ordinal
         self._before = max(logged + status.logged - repeated, 0), failed + status.failed
         self._status = _NOTHING_YET._replace(position=status.saved, saved=status.saved)
-        if self._furthest < 0 or not self._failures:
-            _log.error("the process of %s ended with %d; it is started again", self.name, code)
+        level = logging.INFO if self._has_died else logging.ERROR
+        self._has_died = True
+        _log.log(level, "the process of %s ended with %d; it is started again", self.name, code)
         while self._failures < len(_RESTART_S):
             time.sleep(_RESTART_S[self._failures])
             self._failures += 1

@@ -21,7 +21,7 @@ from typing import Any
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.feed import Feed
 from vibe_rl.metrics.isolated import Status
-from vibe_rl.metrics.priority import yield_to_others
+from vibe_rl.metrics.priority import stop_yielding, yield_to_others
 
 # How often the file is looked at.
 _POLL_S = 0.1
@@ -43,6 +43,7 @@ class Child:
         self._path = Path()
         self._size = -1
         self._is_orphan = False
+        self._session = 0  # the trainer's
         self._told: Status | None = None
 
     def run(self) -> bool:
@@ -51,7 +52,7 @@ class Child:
         logger.addHandler(_ToParent(self))
         logger.propagate = False
         try:
-            session, call = self._connection.recv()
+            self._session, call = self._connection.recv()
             make, args, kwargs = pickle.loads(call)  # noqa: S301 - from the parent, over a pipe
             self._backend = make(*args, **kwargs)
             if not isinstance(self._backend, LogBackend):
@@ -64,7 +65,7 @@ class Child:
             self.send("error", _portable(error))
             return True
         # Only now, for the parent waits for the backend to be built.
-        yield_to_others(session)
+        yield_to_others(self._session)
         self.send("ready", public_values(self._backend))
         try:
             while self._serve():
@@ -107,6 +108,8 @@ class Child:
                 ticket, close, exit_code = content
                 if self._feed:
                     self._feed.ask(close=close, exit_code=exit_code, ticket=ticket)
+                if close:  # the trainer waits for us
+                    stop_yielding(self._session)
             case "get" | "log" | "close":
                 self._answer(kind, *content)
             case "end":
@@ -127,6 +130,7 @@ class Child:
             if kind == "log":
                 self._backend.log(*pickle.loads(*content))  # noqa: S301 - from the parent
             elif kind == "close":
+                stop_yielding(self._session)
                 self._backend.close()
             else:
                 value = getattr(self._backend, *content)
@@ -155,6 +159,7 @@ class Child:
     def _end(self) -> bool:
         """Deliver what the file holds, for a parent that is gone; False if the backend hangs."""
         self._is_orphan = True
+        stop_yielding(self._session)
         if self._feed is None:
             self._backend.close()
             return True

@@ -24,25 +24,37 @@ def yield_to_others(session: int) -> None:
     Args:
         session: Processes of this session are left as they are: it is the trainer's.
     """
-    if not sys.platform.startswith("linux"):
+    if sys.platform.startswith("linux"):
+        _set_all(session, os.SCHED_IDLE, _LOWEST_NICE)
+    else:
         os.nice(_LOWEST_NICE)
-        return
+
+
+def stop_yielding(session: int) -> None:
+    """Undo `yield_to_others`, as far as the system lets a user do so."""
+    if sys.platform.startswith("linux"):
+        _set_all(session, os.SCHED_OTHER, 0)
+
+
+def _set_all(session: int, policy: int, nice: int) -> None:
     for pid in (os.getpid(), *_descendants(os.getpid())):
         # A process may end meanwhile.
         with contextlib.suppress(OSError):
             if os.getsid(pid) != session:
-                _lower(pid)
+                _set_autogroup(pid, nice)
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
+                    os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
 
 
-def _lower(pid: int) -> None:
-    for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - names, not paths
-        os.sched_setscheduler(int(task), os.SCHED_IDLE, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, int(task), _LOWEST_NICE)
+def _set_autogroup(pid: int, nice: int) -> None:
     for _ in range(_AUTOGROUP_TRIES):
         try:
-            Path(f"/proc/{pid}/autogroup").write_bytes(b"%d" % _LOWEST_NICE)
+            Path(f"/proc/{pid}/autogroup").write_bytes(b"%d" % nice)
         except BlockingIOError:
             time.sleep(_AUTOGROUP_PAUSE_S)
+        except OSError:
+            return  # there are no autogroups here
         else:
             return
 

@@ -1,0 +1,381 @@
+"""Isolated backends: the same as on a thread, in a process that outlives and survives."""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import recorders
+from recorders import Complaining, Dying, FileBackend, is_complete, taken
+
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated, read_metrics
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has /proc")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "backend"
+
+
+def processes(directory):
+    """The isolated processes whose working directory is this one."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            here = (entry / "cwd").readlink() == Path(directory)
+            if here and b"isolated_child" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+# -- as on a thread -------------------------------------------------------------------------------
+
+
+def test_records_flush_counts_and_attributes_are_as_on_a_thread(path, log):
+    backend = isolated(FileBackend, log, holds=True)
+    assert backend.run_id == "run backend"
+    assert backend.pid != os.getpid()
+    with MetricsLogger(path, [backend]) as logger:
+        for i in range(500):
+            logger.write({"i": i})
+        assert logger.flush()
+        assert taken(log) == list(range(500))
+        stats = logger.stats.backends["FileBackend"]
+        assert (stats.logged, stats.failed, stats.behind) == (500, 0, 0)
+        logger.write({"i": 500})
+    assert taken(log) == list(range(501))
+    assert log.with_suffix(".closed").exists()
+    assert logger.stats.backends["FileBackend"].logged == 501
+    assert backend.run_id == "run backend"  # also when the process has ended
+
+
+def test_the_process_has_ended_when_close_returns(path, log):
+    backend = isolated(FileBackend, log)
+    pid = backend.pid
+    MetricsLogger(path, [backend]).close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_errors_are_logged_and_counted_here(path, log, caplog):
+    with MetricsLogger(path, [isolated(Complaining, log, at=3)]) as logger:
+        for i in range(10):
+            logger.write({"i": i, "step": i})
+    assert logger.stats.backends["Complaining"].failed == 1
+    assert "Complaining raised ZeroDivisionError at step 3" in caplog.text
+    assert "Traceback" in caplog.text
+    assert taken(log) == [i for i in range(10) if i != 3]
+
+
+def test_an_isolated_backend_goes_on_where_one_on_a_thread_was(path, log):
+    for make in (FileBackend, lambda *args: isolated(FileBackend, *args), FileBackend):
+        with MetricsLogger(path, [make(log)]) as logger:
+            for _ in range(10):
+                logger.write({"i": logger.stats.queued})
+    assert len(taken(log)) == 30
+
+
+def test_it_is_a_backend_without_a_logger_too(log):
+    backend = isolated(FileBackend, log)
+    backend.log({"i": np.int32(1)}, step=3)
+    with pytest.raises(KeyError, match="i"):
+        backend.log({}, step=4)
+    backend.close()
+    assert taken(log) == [1]
+    assert log.with_suffix(".closed").exists()
+
+
+def test_unknown_attributes_and_methods_are_attribute_errors(log):
+    backend = isolated(FileBackend, log)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = backend.nothing
+    with pytest.raises(AttributeError, match="flush"):
+        _ = backend.flush
+    backend.close()
+
+
+def test_one_isolated_backend_serves_one_logger(tmp_path, log):
+    backend = isolated(FileBackend, log)
+    with (
+        MetricsLogger(tmp_path / "a.jsonl", [backend]),
+        pytest.raises(ValueError, match="one for each logger"),
+    ):
+        MetricsLogger(tmp_path / "b.jsonl", [backend])
+
+
+def test_close_with_a_timeout_leaves_it_to_the_process(path, log, caplog):
+    logger = MetricsLogger(path, [isolated(recorders.Slow, log, 0.1)])
+    for i in range(20):
+        logger.write({"i": i})
+    assert logger.close(timeout=0.2) is False
+    assert "Slow did not take the last" in caplog.text
+    wait_until(log.with_suffix(".closed").exists)
+    assert taken(log) == list(range(20))
+
+
+# -- construction ---------------------------------------------------------------------------------
+
+
+def test_construction_errors_arrive_as_they_are():
+    with pytest.raises(LookupError, match="no such project") as caught:
+        isolated(recorders.Refusing, "no such project")
+    assert "recorders.py" in caught.value.__notes__[0]
+    with pytest.raises(RuntimeError, match="_LockedError"):
+        isolated(recorders.Unpicklable)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        isolated(FileBackend, "x", colour="red")
+
+
+@pytest.mark.parametrize("bad", [3, "FileBackend", recorders.Incomplete, recorders.make_incomplete])
+def test_what_makes_no_backend_is_a_type_error(bad):
+    with pytest.raises(TypeError, match="log and close"):
+        isolated(bad)
+
+
+def test_what_the_process_cannot_import_is_an_error_at_once(run_python):
+    class Local(FileBackend): ...
+
+    with pytest.raises(TypeError, match="Local"):
+        isolated(Local, "x")
+    with pytest.raises(TypeError, match="lambda"):
+        isolated(FileBackend, lambda: 3)
+    with Path(os.devnull).open() as file, pytest.raises(TypeError, match="TextIOWrapper"):
+        isolated(FileBackend, file)
+    script = """
+from vibe_rl.metrics import isolated
+class Mine:
+    def log(self, record, step=None): ...
+    def close(self): ...
+isolated(Mine)
+"""
+    status, _, err = run_python(script)
+    assert status == 1
+    assert "TypeError: Mine is defined in the script that runs" in err
+
+
+def test_what_would_import_jax_is_an_error_at_once():
+    with pytest.raises(TypeError, match="import JAX"):
+        isolated(FileBackend, "x", identity=jnp.float32)
+
+
+def test_jax_values_travel_as_host_values_and_the_process_never_imports_jax(log):
+    config = {"lr": jnp.float32(0.5), "layers": [jnp.arange(3), (jnp.bfloat16(1),)]}
+    backend = isolated(recorders.Echo, log, config)
+    assert "float32(0.5)" in backend.given
+    assert "array([0, 1, 2]" in backend.given
+    assert backend.has_jax is False
+    backend.close()
+
+
+# -- priority and place ---------------------------------------------------------------------------
+
+
+@LINUX
+def test_it_has_a_session_of_its_own_and_the_lowest_priority(log):
+    backend = isolated(FileBackend, log)
+    pid = backend.pid
+    assert os.getsid(pid) == pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        assert os.sched_getscheduler(int(task.name)) == os.SCHED_IDLE
+    autogroup = Path(f"/proc/{pid}/autogroup")
+    if autogroup.exists() and Path("/proc/sys/kernel/sched_autogroup_enabled").read_text() != "0\n":
+        assert autogroup.read_text().endswith("nice 19\n")
+        assert Path("/proc/self/autogroup").read_text().endswith("nice 0\n")
+    backend.close()
+
+
+def test_relative_paths_mean_the_directory_where_it_was_built(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    backend = isolated(FileBackend, "backend")
+    logger = MetricsLogger("metrics.jsonl", [backend])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    os.kill(backend.pid, signal.SIGKILL)
+    logger.write({"i": 0})
+    logger.close()
+    assert taken(tmp_path / "backend") == [0]
+
+
+# -- deaths ---------------------------------------------------------------------------------------
+
+
+def test_a_process_that_dies_is_started_again_and_nothing_is_missing(path, log, tmp_path, caplog):
+    backend = isolated(Dying, log, at=700, marker=tmp_path / "died")
+    with MetricsLogger(path, [backend]) as logger:
+        for i in range(1_000):
+            logger.write({"i": i})
+    assert is_complete(taken(log), range(1_000))
+    assert caplog.text.count("it is started again") == 1
+
+
+def test_a_process_that_dies_each_time_is_given_up(path, log, caplog, monkeypatch):
+    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolated"], "_RESTART_S", (0, 0, 0))
+    logger = MetricsLogger(path, [isolated(Dying, log, at=3)])
+    for i in range(10):
+        logger.write({"i": i})
+    assert logger.close() is False
+    assert "Dying is given up" in caplog.text
+    assert "vibe-rl sync" in caplog.text
+    assert caplog.text.count("it is started again") == 1
+    # What it has not had is still there for the next one.
+    with MetricsLogger(path, [isolated(FileBackend, log, identity="Dying 0")]):
+        pass
+    assert taken(log)[-7:] == list(range(3, 10))
+
+
+def test_the_process_may_be_killed_at_any_moment(path, log, scale):
+    rng = random.Random(0)  # noqa: S311 - moments to kill at
+    backend = isolated(FileBackend, log)
+    written = 0
+    with MetricsLogger(path, [backend]) as logger:
+        for _ in range(scale(3, 30)):
+            until = time.monotonic() + rng.uniform(0, 1)
+            while time.monotonic() < until:
+                logger.write({"i": written})
+                written += 1
+                time.sleep(0.001)
+            # A process that dies again and again before it has done anything is given up.
+            logger.flush()
+            os.kill(backend.pid, signal.SIGKILL)
+    assert is_complete(taken(log), range(written))
+
+
+TRAINER = """
+import os, sys, time
+directory, first = sys.argv[1], int(sys.argv[2])
+sys.path[:] = sys.argv[3:]
+from recorders import FileBackend, Slow
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated
+logger = MetricsLogger("metrics.jsonl", [
+    TensorBoardBackend("tb"),
+    isolated(FileBackend, "backend", holds=True),
+    isolated(TensorBoardBackend, "tb2"),
+])
+print("ready", flush=True)
+i = first
+while True:
+    logger.write({"i": i, "step": i})
+    i += 1
+    time.sleep(0.0005)
+"""
+
+
+def tensorboard_steps(directory):
+    from service_files import tensorboard_scalars
+
+    return [step for _, step, _ in tensorboard_scalars(directory)["i"]]
+
+
+@LINUX
+def test_the_trainer_may_be_killed_at_any_moment(path, log, tmp_path, python, scale):
+    rng = random.Random(1)  # noqa: S311 - moments to kill at
+    first = 0
+    for _ in range(scale(3, 30)):
+        trainer = python(TRAINER, tmp_path, first, *sys.path)
+        assert trainer.stdout.readline() == "ready\n", trainer.communicate()
+        time.sleep(rng.uniform(0.05, 1.5))
+        trainer.kill()
+        trainer.communicate()
+        wait_until(lambda: not processes(tmp_path))
+        numbers = [record["i"] for record in read_metrics(path)]
+        # The isolated ones have everything already: they outlive the trainer.
+        assert is_complete(taken(log), numbers)
+        first = numbers[-1] + 1 if numbers else 0
+    numbers = [record["i"] for record in read_metrics(path)]
+    MetricsLogger(path, [TensorBoardBackend(tmp_path / "tb")]).close()
+    for directory in ("tb", "tb2"):
+        assert is_complete(tensorboard_steps(tmp_path / directory), numbers)
+
+
+@LINUX
+def test_a_trainer_that_is_killed_leaves_no_process_even_if_the_backend_hangs(tmp_path, python):
+    script = """
+import sys
+sys.path[:] = sys.argv[1:]
+from recorders import Hanging
+from vibe_rl.metrics import MetricsLogger, isolated
+logger = MetricsLogger("metrics.jsonl", [isolated(Hanging, "backend", patience=1)])
+logger.write({"i": 0})
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    trainer = python(script, *sys.path)
+    assert trainer.stdout.readline() == "ready\n", trainer.communicate()
+    time.sleep(0.5)
+    assert processes(tmp_path)
+    trainer.kill()
+    wait_until(lambda: not processes(tmp_path))
+
+
+@LINUX
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_are_meant_for_the_trainer_do_not_end_the_process(path, log, number):
+    backend = isolated(FileBackend, log)
+    os.kill(backend.pid, number)
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"i": 0})
+    assert taken(log) == [0]
+
+
+@LINUX
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+def test_a_forked_child_that_lives_on_does_not_keep_the_process(tmp_path, python):
+    script = """
+import os, sys, time
+sys.path[:] = sys.argv[1:]
+from recorders import FileBackend
+from vibe_rl.metrics import MetricsLogger, isolated
+logger = MetricsLogger("metrics.jsonl", [isolated(FileBackend, "backend")])
+logger.write({"i": 0})
+logger.flush()
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+print(child, flush=True)
+sys.stdin.read()
+"""
+    trainer = python(script, *sys.path)
+    child = int(trainer.stdout.readline())
+    try:
+        trainer.kill()
+        wait_until(lambda: not processes(tmp_path))
+        assert taken(tmp_path / "backend") == [0]
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_forgotten_close_delivers_everything(tmp_path, run_python):
+    script = """
+import sys
+sys.path[:] = sys.argv[1:]
+from recorders import FileBackend
+from vibe_rl.metrics import MetricsLogger, isolated
+logger = MetricsLogger("metrics.jsonl", [isolated(FileBackend, "backend"), FileBackend("thread")])
+for i in range(1000):
+    logger.write({"i": i})
+"""
+    status, _, err = run_python(script, *sys.path)
+    assert (status, err) == (0, "")
+    assert taken(tmp_path / "backend") == taken(tmp_path / "thread") == list(range(1000))
+    assert (tmp_path / "backend.closed").exists()
