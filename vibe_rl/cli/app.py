@@ -2,7 +2,9 @@
 
 from tyro.extras import SubcommandApp
 
+from vibe_rl.cli.sync import sync
 from vibe_rl.cli.train import train
 
 app = SubcommandApp()
+app.command(name="sync")(sync)
 app.command(train, name="train", help="Train an agent, and log the run while it goes on.")

@@ -1,13 +1,15 @@
 """`vibe-rl train`: train an agent, and log the run while it goes on."""
 
+import dataclasses
 import logging
 import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.extras import SubcommandApp
@@ -16,6 +18,8 @@ from vibe_rl.cli import TerminatedError, UsageError
 from vibe_rl.runner import PPOConfig
 
 train = SubcommandApp()
+
+_HAS_TENSORBOARD = find_spec("tensorboardX") is not None
 
 
 class _UncheckedPPOConfig(PPOConfig):
@@ -31,6 +35,12 @@ def ppo(
         str | None, arg(metavar="NAME", help_behavior_hint="(default: ppo and the environment)")
     ] = None,
     base_dir: Annotated[str, arg(metavar="DIR")] = "runs",
+    tensorboard: Annotated[
+        bool, arg(help_behavior_hint="(default: if tensorboardX is installed)")
+    ] = _HAS_TENSORBOARD,
+    wandb: bool = False,
+    wandb_project: str = "vibe_rl",
+    wandb_mode: Literal["online", "offline"] | None = None,
 ) -> None:
     """Train by proximal policy optimisation. The defaults solve CartPole-v1 in less than a minute.
 
@@ -38,10 +48,19 @@ def ppo(
         config: The settings of the algorithm.
         experiment_name: Begins the name of the run's directory.
         base_dir: Where the run's directory is made.
+        tensorboard: Log to TensorBoard's files too, from a process of its own.
+        wandb: Log to Weights & Biases too, from a process of its own.
+        wandb_project: The W&B project.
+        wandb_mode: Whether W&B uploads the run. Without this, what W&B is set to.
     """
     with _until_stopped() as stop:
         # Here, because --help shall not wait for JAX.
-        from vibe_rl.metrics import setup_logging  # noqa: PLC0415
+        from vibe_rl.metrics import (  # noqa: PLC0415
+            TensorBoardBackend,
+            WandbBackend,
+            isolated,
+            setup_logging,
+        )
         from vibe_rl.run_dir import RunDir  # noqa: PLC0415
         from vibe_rl.runner import train_ppo  # noqa: PLC0415
         from vibe_rl.runner.environment import make_env  # noqa: PLC0415
@@ -56,11 +75,22 @@ def ppo(
             raise UsageError(str(error)) from error
         log = shlex.quote(os.path.relpath(run.log_path()))
         logging.getLogger("vibe_rl").info("Logging to %s", log)
-        _, metrics = train_ppo(checked, run_dir=run, callback=stop, progress=True)
+        backends = []
+        if tensorboard:
+            backends.append(isolated(TensorBoardBackend, log_dir=run.logs))
+        if wandb:
+            options = {} if wandb_mode is None else {"mode": wandb_mode}
+            settings = {"project": wandb_project, "config": dataclasses.asdict(checked), **options}
+            backends.append(isolated(WandbBackend, run_dir=run.root, **settings))
+        _, metrics = train_ppo(
+            checked, run_dir=run, callback=stop, progress=True, backends=backends
+        )
 
     print(f"Run directory: {os.path.relpath(run.root)}")
     print(f"Final return:  {metrics['episode_return'][-1]:.1f} (mean of the last 100 episodes)")
     print(f"Last record:   tail -n 1 {log}")
+    if tensorboard:
+        print(f"Curves:        tensorboard --logdir {shlex.quote(os.path.relpath(run.logs))}")
 
 
 @contextmanager

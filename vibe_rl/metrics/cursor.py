@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import logging
 import os
 import re
+from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +100,28 @@ class Cursor:
             os.close(fd)
 
 
+def is_in_use(path: Path, label: str) -> bool:
+    """Whether a feed delivers a metrics file to any backend whose identity begins with a word."""
+    for file in _cursor_paths(path, label):
+        with file.open("rb") as cursor:
+            try:
+                fcntl.flock(cursor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+    return False
+
+
+def identities(path: Path) -> list[str]:
+    """The backends that have a cursor in a metrics file, as far as their cursors can be read."""
+    found = []
+    for file in _cursor_paths(path):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            saved = orjson.loads(file.read_bytes())
+            if isinstance(saved, dict) and isinstance(saved.get("backend"), str):
+                found.append(saved["backend"])
+    return found
+
+
 def identity_of(backend: Any, nth: int) -> str:
     """What tells a backend from others on the same file, today and when the run is opened again.
 
@@ -114,6 +139,10 @@ def cursor_path(path: Path, identity: str) -> Path:
     label = re.sub(r"\W+", "-", identity.split(" ")[0])[:40].strip("-")
     digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.{label}-{digest}.cursor.json")
+
+
+def _cursor_paths(path: Path, label: str = "*") -> Iterator[Path]:
+    return path.parent.glob(f"{escape(path.name.removesuffix('.jsonl'))}.{label}-*.cursor.json")
 
 
 def _relocatable(identity: str, path: Path) -> str:

@@ -1,0 +1,146 @@
+"""`vibe-rl sync`: what it delivers, and when it refuses."""
+
+import logging
+import sys
+
+import pytest
+from recorders import FileBackend, taken
+from service_files import tensorboard_scalars, wandb_files, wandb_rows
+
+from vibe_rl.cli import main
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging():
+    logger = logging.getLogger("vibe_rl")
+    level, propagate, handlers = logger.level, logger.propagate, logger.handlers[:]
+    yield
+    logger.setLevel(level)
+    logger.propagate, logger.handlers[:] = propagate, handlers
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A finished run of ten records, seen from the directory in which it lies."""
+    monkeypatch.chdir(tmp_path)
+    write("run", range(10))
+    return "run"
+
+
+def write(run, steps, *backends):
+    with MetricsLogger(f"{run}/logs/metrics.jsonl", backends) as logger:
+        for step in steps:
+            logger.write({"step": step, "i": step})
+
+
+def steps(directory):
+    return [step for _, step, _ in tensorboard_scalars(directory)["i"]]
+
+
+def test_a_new_backend_gets_everything_and_after_that_only_what_is_new(run, capsys):
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+    assert "TensorBoardBackend took 10 records" in capsys.readouterr().out
+    write(run, range(10, 15))
+    assert main(["sync", f"{run}/logs/metrics.jsonl", "--to", "tensorboard"]) == 0
+    assert "took 5 records" in capsys.readouterr().out
+    assert steps(f"{run}/logs") == list(range(15))
+
+
+def test_a_backend_that_a_logger_fed_gets_the_rest(run, capsys):
+    write(run, range(10, 15), TensorBoardBackend(f"{run}/logs"))
+    write(run, range(15, 20))
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+    assert steps(f"{run}/logs") == list(range(10, 20))
+
+
+def test_from_start_delivers_everything_again(run, capsys):
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+    assert main(["sync", run, "--to", "tensorboard", "--from-start"]) == 0
+    assert capsys.readouterr().out.count("took 10 records") == 2
+
+
+def test_wandb_gets_the_rest_in_the_run_and_project_that_it_had(run, tmp_path, capsys):
+    write(run, range(10, 12), WandbBackend(project="rl", run_dir=run, mode="offline"))
+    write(run, range(12, 15))
+    assert main(["sync", run, "--to", "wandb", "--option", "mode=offline"]) == 0
+    assert "WandbBackend took 3 records" in capsys.readouterr().out
+    rows = [[row["i"] for row in wandb_rows(file)] for file in wandb_files(tmp_path)]
+    assert rows == [[10, 11], [12, 13, 14]]
+
+
+def test_a_class_of_ones_own_with_options(run):
+    options = ["--option", "path=out", "--option", "holds=true"]
+    assert main(["sync", run, "--to", "recorders:FileBackend", *options]) == 0
+    assert taken("out") == list(range(10))
+
+
+def test_a_backend_that_a_running_logger_feeds_is_refused(run, capsys):
+    logger = MetricsLogger(f"{run}/logs/metrics.jsonl", [TensorBoardBackend(f"{run}/logs")])
+    assert main(["sync", run, "--to", "tensorboard"]) == 2
+    assert "running logger" in capsys.readouterr().err
+    logger.close()
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+
+
+def test_a_wandb_run_that_is_under_way_is_left_alone(run, capsys):
+    backend = WandbBackend(run_dir=run, mode="offline")
+    with MetricsLogger(f"{run}/logs/metrics.jsonl", [backend]) as logger:
+        assert main(["sync", run, "--to", "wandb", "--option", "mode=offline"]) == 2
+        assert "running logger" in capsys.readouterr().err
+        logger.write({"i": 10})
+    assert logger.stats.backends["WandbBackend"].logged == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere", "--to", "tensorboard"], "'nowhere' is no run"),
+        ([".", "--to", "tensorboard"], "'.' is no run"),
+        (["run", "--to", "nope"], "not 'nope'"),
+        (["run", "--to", "no.such.module:Backend"], "not 'no.such.module:Backend'"),
+        (["run", "--to", "recorders:Nothing"], "not 'recorders:Nothing'"),
+        (["run", "--to", "os:getcwd"], "log and close"),
+        (["run", "--to", "recorders:FileBackend"], "path"),
+        (["run", "--to", "tensorboard", "--option", "log_dir"], "NAME=VALUE, not 'log_dir'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(run, capsys, args, message):
+    assert main(["sync", *args]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_what_a_backend_does_not_take_is_an_error(run, capsys, monkeypatch):
+    monkeypatch.setattr("vibe_rl.metrics.tickets.PATIENCE_S", 0.5)
+
+    def refuse(self, record, step=None):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(FileBackend, "log", refuse)
+    to = ["--to", "recorders:FileBackend", "--option", "path=out"]
+    assert main(["sync", run, *to]) == 1
+    assert "did not take everything" in capsys.readouterr().err
+    monkeypatch.undo()
+
+
+def test_after_a_crash_nothing_is_missing(run, python):
+    script = """
+import sys
+sys.path[:] = sys.argv[1:]
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend
+logger = MetricsLogger("run/logs/metrics.jsonl", [TensorBoardBackend("run/logs")])
+for step in range(10, 5000):
+    logger.write({"step": step, "i": step})
+while logger.stats.queued:
+    pass
+print("written", flush=True)
+sys.stdin.read()
+"""
+    trainer = python(script, *sys.path)
+    assert trainer.stdout.readline() == "written\n", trainer.communicate()
+    trainer.kill()
+    trainer.wait()
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+    assert sorted(set(steps(f"{run}/logs"))) == list(range(10, 5000))

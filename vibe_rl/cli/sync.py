@@ -1,0 +1,142 @@
+"""`vibe-rl sync`: deliver to a backend what it has not had yet of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from vibe_rl.cli import UsageError
+
+if TYPE_CHECKING:
+    from vibe_rl.metrics import LogBackend
+    from vibe_rl.metrics.feed import Feed
+
+
+def sync(
+    run: Annotated[Positional[str], arg(metavar="RUN")],
+    *,
+    to: Annotated[str, arg(metavar="tensorboard|wandb|MODULE:CLASS")],
+    option: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = (),
+    from_start: bool = False,
+) -> None:
+    """Deliver to a backend what it has not had yet of a run.
+
+    Args:
+        run: The run's directory, or its metrics file.
+        to: The backend: TensorBoard's files beside the metrics file; the W&B run whose id the run's
+            directory keeps, or a new one; or a class of your own.
+        option: An argument of the backend's class, such as project=rl or mode=offline. May be
+            given several times.
+        from_start: Deliver everything, even what the backend has had.
+    """
+    # Here, because --help shall not wait for NumPy.
+    from vibe_rl.metrics import setup_logging  # noqa: PLC0415
+    from vibe_rl.metrics.cursor import Cursor, CursorInUseError, identity_of  # noqa: PLC0415
+    from vibe_rl.metrics.feed import Feed  # noqa: PLC0415
+    from vibe_rl.metrics.jsonl import metrics_path  # noqa: PLC0415
+    from vibe_rl.metrics.lines import Position  # noqa: PLC0415
+
+    setup_logging()
+    path = metrics_path(run)
+    if not path.is_file():
+        raise UsageError(f"{run!r} is no run: there is no file {os.path.relpath(path)}")
+    backend = _make(to, path, dict(_parse(each) for each in option))
+    name = type(backend).__name__
+    try:
+        Cursor(path, identity_of(backend, 0)).close()
+    except CursorInUseError:
+        backend.close()
+        raise _in_use(name, path) from None
+    feed = Feed(backend, path, Position(0, 0), name=name, from_start=from_start, paced=False)
+    delivered = _show(feed)
+    stats = feed.stats
+    print(f"{name} took {stats.logged} records of {os.path.relpath(path)}; {stats.failed} failed")
+    if not delivered:
+        raise OSError(f"{name} did not take everything: {stats.behind} bytes are left")
+
+
+def _show(feed: Feed) -> bool:
+    """Wait until everything is delivered, with a progress bar; False if it was not."""
+    from rich.progress import Progress  # noqa: PLC0415 - as above
+
+    total = max(feed.stats.behind, 1)  # a bar of nothing is never full
+    with Progress() as progress, ThreadPoolExecutor(1) as pool:
+        bar = progress.add_task(feed.name, total=total)
+        delivered = pool.submit(feed.wait, feed.ask(close=True), None)
+        try:
+            while wait_for([delivered], timeout=0.1).not_done:
+                progress.update(bar, completed=total - feed.stats.behind)
+        except BaseException:  # Ctrl-C
+            feed.abandon()
+            raise
+        progress.update(bar, completed=total - feed.stats.behind)
+        return delivered.result()
+
+
+def _make(to: str, path: Path, options: dict[str, Any]) -> LogBackend:
+    from vibe_rl.metrics import LogBackend, TensorBoardBackend, WandbBackend  # noqa: PLC0415
+    from vibe_rl.metrics.cursor import is_in_use  # noqa: PLC0415
+
+    make: Any
+    if to == "tensorboard":
+        make, options = TensorBoardBackend, {"log_dir": path.parent, **options}
+    elif to == "wandb":
+        root = path.parent.parent if path.parent.name == "logs" else path.parent
+        make, options = WandbBackend, {"run_dir": root, **_project(path), **options}
+        # Before it is built, for that would resume a run that is under way, and then finish it.
+        if is_in_use(path, WandbBackend.__name__):
+            raise _in_use(WandbBackend.__name__, path)
+    else:
+        make = _find(to)
+    try:
+        backend = make(**options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{to} can't be built: {error}") from error
+    if not isinstance(backend, LogBackend):
+        raise UsageError(f"{to} makes no backend: it has to have methods log and close")
+    return backend
+
+
+def _project(path: Path) -> dict[str, str]:
+    """The W&B project of the run, if it was logged to one."""
+    from vibe_rl.metrics.cursor import identities  # noqa: PLC0415
+
+    projects = {
+        identity.partition(" ")[2].rpartition("/")[0]
+        for identity in identities(path)
+        if identity.startswith("WandbBackend ")
+    }
+    return {"project": projects.pop()} if len(projects) == 1 else {}
+
+
+def _find(to: str) -> Any:
+    module, _, name = to.partition(":")
+    with contextlib.suppress(ValueError, ImportError, AttributeError):
+        sys.path.insert(0, str(Path.cwd()))
+        return getattr(importlib.import_module(module), name)
+    raise UsageError(f"--to is tensorboard, wandb, or an importable MODULE:CLASS; not {to!r}")
+
+
+def _parse(option: str) -> tuple[str, Any]:
+    name, equals, value = option.partition("=")
+    if not (name.isidentifier() and equals):
+        raise UsageError(f"--option is NAME=VALUE, not {option!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _in_use(name: str, path: Path) -> UsageError:
+    return UsageError(
+        f"{name} is being fed from {os.path.relpath(path)} by a running logger; it gets everything"
+    )
