@@ -270,10 +270,11 @@ def _narrow(value: np.generic) -> float | int:
 @functools.lru_cache(maxsize=65_536)
 def _shortest(number: float, dtype: np.dtype[Any]) -> float:
     """The number of fewest digits that reads back to the same value in `dtype`."""
-    for digits in range(1, 17):
-        short = float(f"{number:.{digits}g}")
-        if dtype.type(short) == number:
-            return short
+    with np.errstate(over="ignore"):  # 65024, a float16, is not 7e4, which is none
+        for digits in range(1, 17):
+            short = float(f"{number:.{digits}g}")
+            if dtype.type(short) == number:
+                return short
     return number
 
 
