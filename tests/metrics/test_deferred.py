@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vibe_rl.metrics import MetricsLogger, read_metrics
+from vibe_rl.metrics import MetricsLogger, pack, read_metrics
 
 
 @jax.jit
@@ -49,6 +49,10 @@ def slow():
 
 
 donating = jax.jit(lambda x: x + 1, donate_argnums=0)
+
+
+itself = []
+itself.append(itself)
 
 
 def steps(path):
@@ -200,6 +204,8 @@ def test_a_computation_that_failed_is_named_too(tmp_path):
         ({1: jnp.float32(1)}, TypeError, "name is a string, not 1"),
         ({"_nonfinite": jnp.float32(1)}, ValueError, "_nonfinite"),
         ({"x": jax.random.key(0)}, TypeError, "metric 'x'.*PRNG key"),
+        (jax.vmap(lambda x: pack({"x": x}))(np.ones(3)), ValueError, "write_batch"),
+        ({"x": itself}, ValueError, "metric 'x.*contains itself"),
         ({"x": jnp.zeros((), complex)}, TypeError, "metric 'x'.*complex64"),
         ([("x", 1)], TypeError, "a record is a mapping"),
         (3, TypeError, "a record is a mapping"),
@@ -217,6 +223,17 @@ def test_what_can_be_known_at_once_is_an_error_at_once(tmp_path, record, error, 
             jax.jit(lambda x: logger.write({"x": x}))(1.0)
         logger.write({"step": 0})
     assert steps(tmp_path / "m.jsonl") == [0]
+
+
+def test_a_packed_record_is_held_too(tmp_path, slow):
+    packing = jax.jit(lambda x: pack({"step": 0, "x": x, "text": "a"}))
+    packing(jnp.float32(0))
+    with MetricsLogger(tmp_path / "m.jsonl", defer=1) as logger:
+        logger.write({"inside": packing(slow(1 / 3)), "wall_time": 0.5})
+        assert logger.stats.queued == 1
+        slow.go.set()
+    inside = {"step": 0, "text": "a", "x": 0.33333334}
+    assert read_metrics(tmp_path / "m.jsonl") == [{"inside": inside, "wall_time": 0.5}]
 
 
 def test_flush_logs_what_is_held(tmp_path):

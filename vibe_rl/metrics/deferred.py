@@ -13,6 +13,7 @@ from typing import Any
 from vibe_rl.metrics.host import (
     UnloggableError,
     check_readable,
+    check_single,
     host_record,
     host_value,
     is_on_device,
@@ -101,7 +102,7 @@ class Deferred:
         """
         thread = threading.get_ident()
         self._held.append(Held(arrays, log, records, thread, step))
-        if len(self._held) == 1:
+        if len(self._held) <= self._most:  # else something is logged, which wakes too
             self._wake()
         self._log_while(
             lambda head: head.await_values(None) if head.thread == thread else head.is_ready(),
@@ -197,6 +198,8 @@ def hold(record: Any) -> tuple[dict[str, Any] | Packed, list[Any]]:
         held = _hold(record, arrays)
     except UnloggableError as error:
         raise error.public() from error.__cause__
+    except RecursionError:
+        return host_record(record), []  # raises, and says what is nested too deeply
     start_copies(arrays)
     if isinstance(held, dict):
         encode(_host_part(held))
@@ -206,6 +209,7 @@ def hold(record: Any) -> tuple[dict[str, Any] | Packed, list[Any]]:
 def _hold(value: Any, arrays: list[Any]) -> Any:
     """The value with nothing in it that can change, save by donation; gathers its device arrays."""
     if isinstance(value, Packed):
+        check_single(value)
         _hold(value.words, arrays)
         return value
     if is_on_device(value):

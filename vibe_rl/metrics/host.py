@@ -102,6 +102,18 @@ def check_readable(array: Any) -> None:
         raise _unreadable(array, ValueError("not here"))
 
 
+def check_single(packed: Packed) -> None:
+    """Check that a packed mapping is one record.
+
+    Raises:
+        UnloggableError: If `scan` or `vmap` has stacked many.
+    """
+    stacked = np.shape(packed.words)[:-1]
+    if stacked:
+        reason = f"holds many records, stacked to shape {stacked}: give it to write_batch()"
+        raise UnloggableError(ValueError, reason)
+
+
 def start_copies(values: Iterable[Any]) -> None:
     """Start bringing JAX arrays among the values to the host, where that takes time.
 
@@ -127,10 +139,7 @@ def unpack(packed: Packed) -> dict[str, Any]:
 
 
 def _packed(packed: Packed) -> dict[str, Any]:
-    stacked = np.shape(packed.words)[:-1]
-    if stacked:
-        reason = f"holds many records, stacked to shape {stacked}: give it to write_batch()"
-        raise UnloggableError(ValueError, reason)
+    check_single(packed)
     row = unpack(packed)
     # Scalars of these types stay as they are, which saves a third of the time to look at each.
     return row if packed.layout.dtypes <= EXACT_DTYPES else _mapping(row)
