@@ -388,7 +388,6 @@ def test_a_logger_cannot_be_copied(path, copying):
         ({"backends": [print]}, TypeError, "methods log and close.*print"),
         ({"backends": "wandb"}, TypeError, "methods log and close.*'w'"),
     ],
-    ids=repr,
 )
 def test_a_bad_setting_is_named_at_once_and_leaves_no_file(path, setting, error, named):
     with pytest.raises(error, match=named):
