@@ -79,13 +79,16 @@ class Feeds:
         return self._path.with_name(f"tensorboard{next(self._runs)}")
 
     def on_a_thread(self, *, paced: bool = True) -> Feed:
+        """As a logger does it."""
         backend = TensorBoardBackend(self._directory())
         return Feed(backend, self._path, START, name="TensorBoard", paced=paced)
 
     def unpaced(self) -> Feed:
+        """As fast as it goes."""
         return self.on_a_thread(paced=False)
 
     def in_a_process(self) -> IsolatedBackend:
+        """Where it needs no GIL of ours."""
         backend = isolated(TensorBoardBackend, self._directory())
         backend.follow(self._path, START, name="TensorBoard", nth=0)
         return backend
