@@ -3,6 +3,7 @@
 import json
 
 from vibe_rl.metrics import read_metrics
+from vibe_rl.metrics.append import read_writers
 
 SCRIPT = """
 import json, multiprocessing, os, signal, sys, threading, warnings
@@ -59,3 +60,5 @@ def test_fork_in_the_middle_of_heavy_writing(run_python, tmp_path, scale):
         assert [r["i"] for r in records if r.get("thread") == thread] == list(range(count))
     for child in range(children):
         assert [r["i"] for r in records if r.get("child") == child] == list(range(50))
+    notes = read_writers(tmp_path / "metrics.jsonl")
+    assert [note["event"] for note in notes] == ["open", "close"]  # the parent's
