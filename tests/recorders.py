@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from vibe_rl.metrics import tickets
+from vibe_rl.metrics import WandbBackend, tickets
 
 
 class FileBackend:
@@ -136,6 +136,14 @@ class Complaining(FileBackend):
         if record["i"] == self._at:
             raise ZeroDivisionError(record["i"])
         super().log(record, step)
+
+
+class WatchingBackend(WandbBackend):
+    """Says whose use of the machine W&B logs."""
+
+    @property
+    def watched(self):
+        return self._run.settings.x_stats_pid
 
 
 class Incomplete:

@@ -308,6 +308,58 @@ def test_the_trainer_may_be_killed_at_any_moment(path, log, tmp_path, python, sc
         assert is_complete(tensorboard_steps(tmp_path / directory), numbers)
 
 
+WANDB_TRAINER = """
+import sys, time
+sys.path[:] = sys.argv[2:]
+from vibe_rl.metrics import MetricsLogger, WandbBackend, isolated
+logger = MetricsLogger("metrics.jsonl", [isolated(WandbBackend, run_dir="run", mode="offline")])
+print("ready", flush=True)
+i = int(sys.argv[1])
+while True:
+    logger.write({"i": i, "step": i})
+    i += 1
+    time.sleep(0.002)
+"""
+
+
+@LINUX
+def test_wandb_in_a_process_gets_everything_though_the_trainer_is_killed(
+    path, tmp_path, python, scale, monkeypatch
+):
+    from service_files import wandb_files, wandb_records, wandb_rows
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    rng = random.Random(2)  # noqa: S311 - moments to kill at
+    first = 0
+    for _ in range(scale(2, 30)):
+        trainer = python(WANDB_TRAINER, first, *sys.path)
+        assert trainer.stdout.readline() == "ready\n", trainer.communicate()
+        time.sleep(rng.uniform(0.5, 1.5))
+        trainer.kill()
+        trainer.communicate()
+        wait_until(lambda: not processes(tmp_path))
+        first = read_metrics(path)[-1]["i"] + 1
+    files = wandb_files(tmp_path)
+    rows = [row["i"] for file in files for row in wandb_rows(file)]
+    assert is_complete(rows, range(first))
+    exits = [
+        record.exit.exit_code
+        for record in wandb_records(files[-1])
+        if record.WhichOneof("record_type") == "exit"
+    ]
+    assert exits == [1]  # a trainer that was killed has not finished
+
+
+def test_wandb_watches_the_trainer_and_not_the_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    backend = isolated(recorders.WatchingBackend, mode="offline")
+    try:
+        assert backend.watched == os.getpid()
+    finally:
+        backend.close()
+
+
 @LINUX
 def test_a_trainer_that_is_killed_leaves_no_process_even_if_the_backend_hangs(tmp_path, python):
     script = """
