@@ -109,9 +109,9 @@ class LogsInsideJit(abc.ABC):
         What `every` iterations return crosses to the host in one callback, so that a record costs
         about a microsecond; a killed process loses that many. It works wherever `lax.scan` does:
         inside `jit`, `vmap`, `grad`, `checkpoint` and other scans, and changes no result or
-        derivative. Each record is logged once, in the order of the iterations, except where JAX
-        computes what doesn't count (see `emit`). Under `vmap`, and `shard_map`, there is one
-        record for each lane, labelled as `emit` says.
+        derivative. Each iteration's record is logged once; in order, if an iteration's depends on
+        the one before. `emit` says what becomes of it under `vmap` and `shard_map`, how it is
+        labelled there, and what JAX computes that doesn't count.
 
         Args:
             f: `(carry, x) -> (carry, y)`, where `y` is a mapping of names to scalars, unless
