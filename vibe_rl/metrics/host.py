@@ -82,7 +82,9 @@ def host_array(value: Any) -> np.ndarray[Any, Any] | None:
 
 def is_on_device(value: Any) -> bool:
     """Whether it is a JAX array: neither a tracer nor anything else."""
-    return _CONVERTERS.get(type(value), _converter_for(value)) is _jax_array
+    if type(value) not in _CONVERTERS:
+        _CONVERTERS[type(value)] = _converter_for(value)
+    return _CONVERTERS[type(value)] is _jax_array
 
 
 def check_readable(array: Any) -> None:
@@ -147,19 +149,15 @@ def _packed(packed: Packed) -> dict[str, Any]:
 
 def _mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
     row = {}
-    name = value = convert = None
-    converter_of = _CONVERTERS.get
+    name = value = None
     try:
         if _COPIED_AHEAD:
             start_copies(mapping.values())
-        # This loop is most of what write() costs: one look-up tells what to do with a value, and
-        # JAX's arrays, which most values are, need no call of ours.
+        # This loop is most of what write() costs: scalars, on a device or not, get no call
         for name, value in mapping.items():
-            convert = converter_of(type(value), _first_of_its_type)
-            if convert is _jax_array:
+            if type(value) in _DEVICE_ARRAYS:
                 value = _asarray(value)[()]  # noqa: PLW2901 - what it holds
-                convert = converter_of(type(value), _first_of_its_type)
-            row[name] = value if convert is None else convert(value)
+            row[name] = value if type(value) in _HOST_SCALARS else host_value(value)
     except UnloggableError as error:
         error.path.append(str(name))
         raise
@@ -168,7 +166,7 @@ def _mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
         deep.path.append(str(name))
         raise deep from None
     except (RuntimeError, TypeError, ValueError) as error:
-        if convert is not _jax_array:
+        if type(value) not in _DEVICE_ARRAYS:
             raise
         unreadable = _unreadable(value, error)
         unreadable.path.append(str(name))
@@ -200,8 +198,10 @@ def _converter_for(value: Any) -> Callable[[Any], Any] | None:
     if jax is not None and isinstance(value, jax.Array):
         if isinstance(value, jax.core.Tracer):
             return _tracer
-        if jax.default_backend() != "cpu":
-            _COPIED_AHEAD.add(type(value))
+        if isinstance(value.dtype, np.dtype):  # JAX's own are those of keys
+            _DEVICE_ARRAYS.add(type(value))
+            if jax.default_backend() != "cpu":
+                _COPIED_AHEAD.add(type(value))
         return _jax_array
     for kind, convert in _SUBCLASSES:
         if isinstance(value, kind):
@@ -313,12 +313,18 @@ EXACT_DTYPES = frozenset(
 
 _asarray = np.asarray
 
-# JAX's array type, once one was met on a platform whose memory isn't the host's.
+# Types of what goes into a row as it is.
+_HOST_SCALARS = frozenset(
+    (float, int, str, bool, NoneType, *(dtype.type for dtype in EXACT_DTYPES))
+)
+
+# JAX's array type, once one was met; also on a platform whose memory isn't the host's.
+_DEVICE_ARRAYS: set[type] = set()
 _COPIED_AHEAD: set[type] = set()
 
 # Type → how its values are converted; None: as they are. Grows by one entry for each type met.
 _CONVERTERS: dict[type, Callable[[Any], Any] | None] = {
-    **dict.fromkeys((float, int, str, bool, NoneType, *(dtype.type for dtype in EXACT_DTYPES))),
+    **dict.fromkeys(_HOST_SCALARS),
     dict: _mapping,
     list: _sequence,
     tuple: _sequence,

@@ -36,8 +36,9 @@ def encode(row: dict[str, Any]) -> bytes:
         line = orjson.dumps(row, None, _OPTIONS)
     except orjson.JSONEncodeError:
         line = _encode_with_care(row)
-    # orjson writes non-finite numbers as null: without a null there is none.
-    if b"null" in line and (marks := _marks(row)):
+    # orjson writes non-finite numbers as null: without a null there is none. (`in` takes twice as
+    # long as `rfind`.)
+    if line.rfind(b"null") >= 0 and (marks := _marks(row)):
         line = orjson.dumps({**row, NONFINITE: marks}, None, _OPTIONS | orjson.OPT_NON_STR_KEYS)
     return line
 

@@ -159,8 +159,11 @@ class MetricsLogger(LogsInsideJit):
                 functools.partial(self._log, held, elapsed_us),
                 step=step if type(step) is int else None,
             )
-        else:
-            self._log(record, elapsed_us)
+            return
+        row = host_record(record)
+        if "wall_time" not in row:
+            row["wall_time"] = elapsed_us / 1e6
+        self._writer.put(encode(row))
 
     def write_batch(self, columns: Mapping[str, Any] | Packed) -> None:
         """Log many records at once, from arrays with one common leading axis.
