@@ -7,8 +7,6 @@ import logging
 import math
 import os
 import queue
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple
 
 from vibe_rl.metrics import hostpickle
 from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.child_process import ChildProcess
 from vibe_rl.metrics.feed import BackendStats
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.threads import BackgroundThread
@@ -108,12 +107,11 @@ class IsolatedBackend(Tickets):
         self._furthest = -1
         self._has_died = False
         self._failures = 0  # deaths in a row without progress
-        self._values: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}  # the backend's attributes, for when it has ended
         self._requesting = threading.RLock()  # a signal handler may come in between
         self._request_id = 0
         self._answers: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
-        self._sending = threading.RLock()
-        self._start()
+        self._process = self._build()
         _live.add(self)
         self._listener = BackgroundThread(self._listen, f"isolated {self.name}")
         self._listener.start()
@@ -164,7 +162,7 @@ class IsolatedBackend(Tickets):
         self.name = name
         self._status = self._status._replace(position=start, saved=start)
         self._following = Path(os.path.abspath(path)), start, name, nth  # noqa: PTH100 - no links
-        self._send("follow", *self._following)
+        self._process.send("follow", *self._following)
 
     @property
     def stats(self) -> BackendStats:
@@ -188,7 +186,7 @@ class IsolatedBackend(Tickets):
     ) -> int:
         """See `Tickets.ask`."""
         ticket = super().ask(close=close, exit_code=exit_code, ticket=ticket)
-        self._send("ask", ticket, self._closing, self._exit_code)
+        self._process.send("ask", ticket, self._closing, self._exit_code)
         return ticket
 
     def wait(self, ticket: int, deadline: float | None) -> bool:
@@ -201,7 +199,7 @@ class IsolatedBackend(Tickets):
 
     def after_fork(self) -> None:
         """In a forked child: let go of the connection, which tells that the parent is alive."""
-        self._connection.close()
+        self._process.let_go()
 
     def _size(self) -> int:
         try:
@@ -211,50 +209,19 @@ class IsolatedBackend(Tickets):
 
     # -- the process --------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        """Start the process and wait until it has built the backend."""
-        from multiprocessing.connection import Pipe  # noqa: PLC0415 - half of our import time
-
-        ours, theirs = Pipe()
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-                [
-                    *(sys.executable, "-P", "-m", "vibe_rl.metrics.isolated_child"),
-                    *(str(theirs.fileno()), *sys.argv[1:]),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                cwd=self._directory,
-                env=_environment(self._values.get("run_id")),
-                start_new_session=True,
-            )
-        try:
-            ours.send((os.getsid(0), self._call))
-            while (message := ours.recv())[0] == "log":
-                _log.log(*message[1:])
-        except (EOFError, OSError):
-            raise RuntimeError(
-                f"the process of {self.name} ended with {process.wait()} before it was ready"
-            ) from None
-        except BaseException:  # Ctrl-C
-            process.kill()
-            process.wait()
-            raise
-        kind, content = message
-        if kind == "error":
-            ours.close()
-            process.wait()
-            raise content
-        self._values = content
-        with self._sending:
-            self._process, self._connection = process, ours
+    def _build(self) -> ChildProcess:
+        process = ChildProcess(
+            self.kind, self._call, self._directory, run_id=self._values.get("run_id")
+        )
+        self._values = process.values
+        return process
 
     def _listen(self) -> None:
         """Hear what the process has to say, and start it again if it dies."""
         while True:
             try:
-                kind, *content = self._connection.recv()
-            except (EOFError, OSError):
+                kind, *content = self._process.receive()
+            except EOFError:
                 code = self._process.wait()
                 if self._settled == math.inf or not self._start_again(code):
                     return
@@ -283,7 +250,7 @@ class IsolatedBackend(Tickets):
 
     def _finish(self) -> None:
         """Let the process end."""
-        self._send("end")
+        self._process.send("end")
         self._settled = math.inf
 
     def _start_again(self, code: int) -> bool:
@@ -302,15 +269,15 @@ class IsolatedBackend(Tickets):
             time.sleep(_RESTART_S[self._failures])
             self._failures += 1
             try:
-                self._start()
+                self._process = self._build()
             except Exception as error:  # noqa: BLE001 - whatever its construction raises now
                 _log.error("%s can't be started again: %s", self.name, error)
                 continue
             if self._following:
                 path, _, name, nth = self._following
-                self._send("follow", path, status.saved, name, nth)
+                self._process.send("follow", path, status.saved, name, nth)
                 if self._asked > self._settled:
-                    self._send("ask", self._asked, self._closing, self._exit_code)
+                    self._process.send("ask", self._asked, self._closing, self._exit_code)
             return True
         _log.error(
             "%s is given up: its process died %d times in a row. `vibe-rl sync` delivers the rest",
@@ -320,16 +287,11 @@ class IsolatedBackend(Tickets):
         self._settle(math.inf, delivered=False)
         return False
 
-    def _send(self, *message: Any) -> None:
-        # If the process is dead, the listener asks the next one.
-        with self._sending, contextlib.suppress(OSError):
-            self._connection.send(message)
-
     def _request(self, kind: str, *content: Any) -> Any:
         with self._requesting:
             self._request_id += 1
             mine, answered = self._request_id, -1
-            self._send(kind, mine, *content)
+            self._process.send(kind, mine, *content)
             while answered not in (mine, 0):
                 try:
                     answered, value, error = self._answers.get(timeout=PATIENCE_S)
@@ -356,25 +318,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _environment(run_id: str | None) -> dict[str, str]:
-    """The environment of the process: it imports what we can import, and is about us.
-
-    Args:
-        run_id: What W&B run the process that died had.
-    """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),  # noqa: PTH100
-        # If the backend's own module imports JAX, it shall not take the accelerator.
-        "JAX_PLATFORMS": "cpu",
-        # W&B's system statistics are about the trainer, and so is what it shows as the program.
-        "WANDB__STATS_PID": str(os.getpid()),
-        "WANDB_PROGRAM": os.environ.get("WANDB_PROGRAM", sys.argv[0]),
-    }
-    if run_id is not None:
-        environment |= {"WANDB_RUN_ID": run_id, "WANDB_RESUME": "allow"}
-    # The address of a W&B service of the trainer's, which would do the work in the trainer's name.
-    environment.pop("WANDB_SERVICE", None)
-    return environment
