@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import vibe_rl
+import vibe_rl.metrics
+from vibe_rl.run_dir import RunDir
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -35,7 +37,9 @@ def test_the_examples_of_docstrings_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if module.endswith("__main__"):
         pytest.skip("importing it runs it")
-    usual = {"jax": jax, "jnp": jnp, "np": np}
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    usual = {"jax": jax, "jnp": jnp, "np": np, "RunDir": RunDir}
+    usual |= {name: getattr(vibe_rl.metrics, name) for name in vibe_rl.metrics.__all__}
     failed, _ = doctest.testmod(importlib.import_module(module), extraglobs=usual)
     assert failed == 0
 

@@ -142,13 +142,13 @@ class LogsInsideJit(abc.ABC):
         Example:
             >>> def train_step(weight, _):
             ...     return weight * 0.9, {"loss": weight**2}
-            >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
+            >>> with MetricsLogger("runs/seeds/metrics.jsonl") as logger:
             ...     @jax.jit
             ...     @jax.vmap
             ...     def train(weight):
             ...         return logger.scan(train_step, weight, length=1_000, every=200, lane="seed")
             ...     weights, metrics = train(jnp.arange(8.0))
-            >>> len(read_metrics("runs/example/metrics.jsonl"))
+            >>> len(read_metrics("runs/seeds/metrics.jsonl"))
             8000
         """
         from vibe_rl.metrics import tracing  # noqa: PLC0415 - imports jax
