@@ -189,32 +189,49 @@ def _read(
 ) -> tuple[dict[str, Any], int | None]:
     """What was sent: a record, and None; or columns, and how many records they are."""
     message = layout.unpack(words)
-    labels, record = message["labels"], message["record"]
+    labels, record, due = message["labels"], message["record"], message["due"]
     lanes = words.shape[:-1]
     if not lanes and rows is None:
         return {**labels, **record}, None
     if lanes:
         indices = np.moveaxis(np.indices(lanes), 0, -1)
         labels[lane] = indices[..., 0] if len(lanes) == 1 else indices
-    # The records in the order in which they were computed, those of a moment side by side.
-    shape = lanes if rows is None else (rows, *lanes)
-    due = np.broadcast_to(message["due"], shape).reshape(-1)
+    if rows is not None:  # the records of a moment side by side, the first moment first
+        due = _along_rows(due, rows)
+        labels = {name: _along_rows(values, rows) for name, values in labels.items()}
+        record = _map(functools.partial(_rows_first, lanes=len(lanes), reverse=reverse), record)
+    axes = due.ndim
+    keep = None if due.all() else due.reshape(-1)
 
     def column(values: Any) -> Any:
-        if not isinstance(values, np.ndarray):
-            return values
-        if rows is not None:
-            values = np.moveaxis(values, len(lanes), 0)
-            values = values[::-1] if reverse else values
-        return values.reshape(due.size, *values.shape[len(shape) :])[due]
+        if axes > 1:
+            values = values.reshape(due.size, *values.shape[axes:])
+        return values if keep is None else values[keep]
 
-    def label_column(values: Any) -> Any:
-        values = np.broadcast_to(values, (*shape, *np.shape(values)[len(lanes) :]))
-        return values.reshape(due.size, *values.shape[len(shape) :])[due]
-
-    columns = {name: label_column(values) for name, values in labels.items()}
-    columns.update(jax.tree.map(column, record))
+    columns = {**_map(column, labels), **_map(column, record)}
     return columns, int(due.sum())
+
+
+def _along_rows(values: Any, rows: int) -> Any:
+    return np.broadcast_to(values, (rows, *np.shape(values)))
+
+
+def _rows_first(values: Any, lanes: int, reverse: bool) -> Any:
+    if lanes:
+        values = np.moveaxis(values, lanes, 0)
+    return values[::-1] if reverse else values
+
+
+def _map(function: Callable[[Any], Any], columns: dict[str, Any]) -> dict[str, Any]:
+    """Apply it to every array; text and None stay, for every record has the same."""
+    return {
+        name: _map(function, value)
+        if isinstance(value, dict)
+        else function(value)
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in columns.items()
+    }
 
 
 def _shards(values: Any) -> tuple[dict[str, Any], Any]:

@@ -1,0 +1,129 @@
+"""What logging from inside a compiled function adds to each iteration, six scalars a record.
+
+    python benchmarks/jit.py [--quick]
+
+A scan of which nothing is logged, and the same scan logged in several ways, one iteration a record:
+to the end of the computation, and until all records are in the file. Those of JAX's own callbacks
+that get the dictionary hand it to the same `logger.write`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+from timing import in_turn, machine, median_and_quartiles, print_table
+
+from vibe_rl.metrics import MetricsLogger
+
+Scan = Callable[..., Any]
+
+
+def iteration(state: jax.Array, _: None) -> tuple[jax.Array, dict[str, jax.Array]]:
+    state = jnp.tanh(state * 1.01 + 0.1)
+    return state, {name: state * (i + 1) for i, name in enumerate("abcdef")}
+
+
+def logged_by(log: Callable[[jax.Array, dict[str, jax.Array]], None]) -> Scan:
+    """A scan that hands its step and its metrics to `log` in each iteration."""
+
+    def scan(f: Callable[..., Any], init: jax.Array, xs: None, length: int) -> Any:
+        def body(state: jax.Array, step: jax.Array) -> Any:
+            state, metrics = f(state, xs)
+            log(step, metrics)
+            return state, metrics
+
+        return jax.lax.scan(body, init, jnp.arange(length))
+
+    return scan
+
+
+def ways(logger: MetricsLogger) -> dict[str, tuple[Scan, int]]:
+    """By name, how to log, and how many iterations of it make a round."""
+
+    def emit(step: jax.Array, metrics: dict[str, jax.Array], every: int | None = None) -> None:
+        logger.emit({"step": step, **metrics}, every=every)
+
+    def debug_callback(step: jax.Array, metrics: dict[str, jax.Array]) -> None:
+        jax.debug.callback(logger.write, {"step": step, **metrics})
+
+    def plain_io_callback(step: jax.Array, metrics: dict[str, jax.Array]) -> None:
+        io_callback(logger.write, None, {"step": step, **metrics})
+
+    return {
+        "logger.scan(every=200)": (partial(logger.scan, every=200), 100_000),
+        "logger.scan(every=200), not collecting": (
+            partial(logger.scan, every=200, collect=False),
+            100_000,
+        ),
+        "logger.scan(every=10)": (partial(logger.scan, every=10), 10_000),
+        "logger.emit": (logged_by(emit), 2_000),
+        "logger.emit(every=100)": (logged_by(partial(emit, every=100)), 20_000),
+        "jax.debug.callback(logger.write)": (logged_by(debug_callback), 1_000),
+        "io_callback(logger.write)": (logged_by(plain_io_callback), 1_000),
+    }
+
+
+def measure(logger: MetricsLogger, lanes: int, rounds: int, share: float) -> dict[str, Any]:
+    """By name, µs an iteration: of the plain scan, added until its end, added until in the file."""
+
+    def prepared(scan: Scan, length: int) -> Callable[[], tuple[int, int]]:
+        def run(state: jax.Array) -> Any:
+            return scan(iteration, state, None, length)
+
+        start_state = jnp.ones(lanes) if lanes > 1 else jnp.float32(1)
+        compiled = jax.jit(jax.vmap(run) if lanes > 1 else run).lower(start_state).compile()
+
+        def timed() -> tuple[int, int]:
+            start = time.perf_counter_ns()
+            jax.block_until_ready(compiled(start_state))
+            end = time.perf_counter_ns()
+            logger.flush()
+            return end - start, time.perf_counter_ns() - start
+
+        return timed
+
+    lengths = {name: max(int(length * share), 200) for name, (_, length) in ways(logger).items()}
+    cases = {f"plain {length}": prepared(jax.lax.scan, length) for length in lengths.values()}
+    cases |= {name: prepared(scan, lengths[name]) for name, (scan, _) in ways(logger).items()}
+    taken = in_turn(cases, rounds)
+    return {
+        name: (
+            taken[f"plain {length}"][:, 0] / length,
+            *((taken[name] - taken[f"plain {length}"][:, :1]) / length / lanes).T,
+        )
+        for name, length in lengths.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
+    quick = parser.parse_args().quick
+    print(f"{machine()}; {jax.devices()[0].device_kind}")
+    for lanes in (1, 8):
+        rounds, share = (2, 0.01) if quick else (9, 1 / lanes)
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            MetricsLogger(Path(directory) / "metrics.jsonl") as logger,
+        ):
+            measured = measure(logger, lanes, rounds, share)
+        rows = [
+            [name, *(median_and_quartiles(np.asarray(each)) for each in columns)]
+            for name, columns in measured.items()
+        ]
+        print(f"\n{lanes} lane{'s' * (lanes > 1)}, µs: median (quartiles) of {rounds} rounds")
+        print_table(["", "plain, an iteration", "added, a record", "added until in the file"], rows)
+
+
+if __name__ == "__main__":
+    main()
