@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -197,6 +198,27 @@ os._exit(9)
     assert len(taken(log)) >= saved > 0
     write(path, range(300, 310), kind(log))
     assert is_complete(taken(log), [record["i"] for record in read_metrics(path)])
+
+
+def test_a_backend_without_flush_is_taken_to_hold_back_the_last_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr("vibe_rl.metrics.feed._SAVE_S", 0.3)
+    logged, saved = [], []
+
+    class Unflushing(Unflushed):
+        def log(self, record, step=None):
+            logged.append(time.monotonic())
+
+    def save(self, position, file_id):
+        saved.append((time.monotonic(), position.ordinal))
+
+    monkeypatch.setattr(Cursor, "save", save)
+    with MetricsLogger(tmp_path / "metrics.jsonl", [Unflushing(tmp_path / "a")]) as logger:
+        while sum(ordinal > 0 for _, ordinal in saved) < 3:
+            logger.write({"i": 0})
+            time.sleep(0.005)
+    *running, (_, last) = [each for each in saved if each[1]]
+    assert all(now - logged[ordinal - 1] >= 0.3 for now, ordinal in running)
+    assert last == len(logged)
 
 
 def test_a_second_feed_of_the_same_identity_is_refused_and_the_logger_goes_on(tmp_path, caplog):

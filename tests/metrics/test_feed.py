@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -220,7 +221,8 @@ def test_whatever_a_backend_raises_is_an_error_like_others(path, error):
 
 
 @pytest.mark.usefixtures("hurry")
-def test_flush_on_a_backend_that_is_down_says_so(path):
+def test_flush_on_a_backend_that_is_down_tries_it_and_says_so(path, monkeypatch):
+    monkeypatch.setattr("vibe_rl.metrics.delivery._DOWN_S", (600, 600))
     up = threading.Event()
     backend = Backend(lambda record, n: not up.is_set())
     with MetricsLogger(path, [backend]) as logger:
@@ -364,7 +366,9 @@ def test_a_bad_backend_harms_nobody_else(path, kind, scale, caplog):
         assert bad.numbers == list(range(n))
     else:
         assert not delivered
-        assert f"Backend did not take the last {n - len(bad.numbers)} records" in caplog.text
+        assert bad.closed == (kind == "always")  # the others are in the middle of a call
+        left = int(re.search("Backend did not take the last ([0-9]+) records", caplog.text)[1])
+        assert left - (n - len(bad.numbers)) in (0, 1)  # one may have come through since
         assert stats["Backend"].behind > 0
     released.set()
 
