@@ -13,6 +13,7 @@ from typing import Any
 
 from vibe_rl.atomic import write_atomically
 from vibe_rl.config_json import decode_config, encode_config
+from vibe_rl.processes import agree
 
 # <experiment>_<YYYYMMDD_HHMMSS>, and _2, _3, … for further runs of the same second.
 _RUN_ID = re.compile(r"(?P<experiment>.+)_(?P<started>[0-9]{8}_[0-9]{6})(_(?P<nth>[0-9]+))?")
@@ -32,6 +33,9 @@ class RunDir:
         ├── videos/         video_path
         └── artifacts/      artifact_path
 
+    In a job of several processes (`jax.distributed`), a new run's directory has the same name on
+    all of them, so each must make its `RunDir`, and after `jax.distributed.initialize()`.
+
     A `RunDir` may stand wherever a path is taken (`os.fspath`). Its own path is absolute, so that
     it stays true when the program changes its working directory.
 
@@ -43,6 +47,7 @@ class RunDir:
 
     Raises:
         ValueError: `experiment_name` or `run_id` is not one path component, or `base_dir` is a URL.
+        TimeoutError: The first process of the job does not make its `RunDir` within two minutes.
 
     Example:
         >>> run = RunDir("dqn_cartpole")
@@ -59,7 +64,11 @@ class RunDir:
     ) -> None:
         base = _local_path(base_dir)
         if run_id is None:
-            self._root = _make_new_root(base, _component("experiment_name", experiment_name))
+            experiment = _component("experiment_name", experiment_name)
+            self._root = base / agree(
+                f"the run directory of {experiment!r}",
+                lambda: _make_new_root(base, experiment).name,
+            )
         else:
             self._root = base / _component("run_id", run_id)
         for directory in (self.logs, self.checkpoints, self.videos, self.artifacts):

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import socket
 import time
 import uuid
@@ -128,6 +129,41 @@ class MetricsFile:
             ordinal += block.count(b"\n")
             byte += len(block)
         return ordinal
+
+
+class NoFile:
+    """Stands in for a `MetricsFile` on a process that doesn't log."""
+
+    start_byte = start_ordinal = 0
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, data: memoryview) -> int:
+        """Take it, and do nothing with it."""
+        return len(data)
+
+    def close(self, how: str) -> None:
+        """Do nothing."""
+
+    def after_fork(self) -> None:
+        """Do nothing."""
+
+
+def process_path(path: Path, process: int) -> Path:
+    """The file of one of a job's processes: `metrics.p3.jsonl` beside `metrics.jsonl`."""
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.p{process}.jsonl")
+
+
+def process_paths(path: Path) -> list[Path]:
+    """The files of a job's processes that are there, in the processes' order."""
+    stem = re.escape(path.name.removesuffix(".jsonl"))
+    found = {
+        int(match[1]): each
+        for each in path.parent.glob("*.jsonl")
+        if (match := re.fullmatch(rf"{stem}\.p([0-9]+)\.jsonl", each.name))
+    }
+    return [found[process] for process in sorted(found)]
 
 
 def writers_path(path: Path) -> Path:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vibe_rl.metrics import hostpickle
+from vibe_rl.metrics.backends.inert import InertBackend
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.child_process import ChildProcess
 from vibe_rl.metrics.feed import BackendStats
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.tickets import PATIENCE_S, Tickets
+from vibe_rl.processes import process_index
 
 _log = logging.getLogger("vibe_rl")
 
@@ -30,7 +32,9 @@ _RESTART_S = (0.1, 1.0, 4.0)
 _END_S = 5.0
 
 
-def isolated(backend: Callable[..., LogBackend], /, *args: Any, **kwargs: Any) -> IsolatedBackend:
+def isolated(
+    backend: Callable[..., LogBackend], /, *args: Any, **kwargs: Any
+) -> IsolatedBackend | InertBackend:
     """Build a backend in a process of its own, so that the training process pays nothing for it.
 
     The process reads the metrics file itself, at the lowest priority that the system offers. It
@@ -63,6 +67,8 @@ def isolated(backend: Callable[..., LogBackend], /, *args: Any, **kwargs: Any) -
             "isolated() takes a backend's class, with methods log and close, and its arguments: "
             f"isolated(TensorBoardBackend, log_dir=...); not {backend!r}"
         )
+    if process_index() != 0 and getattr(backend, "primary_only", False):
+        return InertBackend()
     return IsolatedBackend(backend, args, kwargs)
 
 

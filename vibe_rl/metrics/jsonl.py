@@ -6,7 +6,9 @@ A non-finite number is `null` in its field, so that every reader sees a numeric 
 
 from __future__ import annotations
 
+import heapq
 import math
+import operator
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from vibe_rl.metrics.append import process_paths
+from vibe_rl.metrics.lines import StartTimes
 from vibe_rl.run_dir import RunDir
 
 NONFINITE = "_nonfinite"
@@ -65,6 +69,9 @@ def iter_metrics(
 ) -> Iterator[dict[str, Any]]:
     """Read a metrics file record by record, in the memory of one line.
 
+    Where each process of a job has written a file of its own (`MetricsLogger(process="all")`), all
+    are read, and their records come in the order of the times at which they were written.
+
     A last line without its newline is an append under way, or one that a crash cut short: it is
     passed over unless it is whole. Blank lines are passed over.
 
@@ -79,23 +86,14 @@ def iter_metrics(
         ValueError: With `strict`, at a line that is no JSON object; names file and line.
     """
     path = metrics_path(path)
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
+    processes = process_paths(path)
+    if not processes:
+        for _, record in _records(path, strict=strict):
+            yield record
         return
-    with file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = decode(line)
-            except ValueError as error:
-                if not line.endswith(b"\n") or line.isspace():
-                    continue
-                message = f"{path}, line {number}: not a record: {error}"
-                if strict:
-                    raise ValueError(message) from None
-                warnings.warn(f"{message}; passed over", stacklevel=2)
-            else:
-                yield record
+    files = [_timed(each, strict=strict) for each in (path, *processes)]
+    for _, record in heapq.merge(*files, key=operator.itemgetter(0)):
+        yield record
 
 
 def read_metrics(
@@ -109,7 +107,7 @@ def read_metrics(
 
     Returns:
         The records in the order of the file, as plain dictionaries, NaN and infinities included;
-        an empty list if there is no file.
+        an empty list if there is no file. See `iter_metrics` for a job's files.
 
     Raises:
         ValueError: With `strict`, at a line that is no JSON object; names file and line.
@@ -127,6 +125,40 @@ def metrics_path(path: str | os.PathLike[str] | RunDir) -> Path:
         return path.log_path()
     path = Path(path)
     return path / "logs" / "metrics.jsonl" if path.is_dir() else path
+
+
+def _records(path: Path, *, strict: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A file's records, and the byte at which each one's line begins."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        byte = 0
+        for number, line in enumerate(file, start=1):
+            try:
+                yield byte, decode(line)
+            except ValueError as error:
+                if line.endswith(b"\n") and not line.isspace():
+                    message = f"{path}, line {number}: not a record: {error}"
+                    if strict:
+                        raise ValueError(message) from None
+                    warnings.warn(f"{message}; passed over", stacklevel=3)
+            byte += len(line)
+
+
+def _timed(path: Path, *, strict: bool) -> Iterator[tuple[float, dict[str, Any]]]:
+    """A file's records, and the time at which each was written, in seconds since the epoch."""
+    if not path.exists():
+        return
+    starts = StartTimes(path)
+    starts.refresh()
+    time = 0.0
+    for byte, record in _records(path, strict=strict):
+        elapsed = record.get("wall_time")
+        if isinstance(elapsed, float | int):
+            time = starts.at(byte) + elapsed
+        yield time, record
 
 
 def _encode_with_care(row: dict[str, Any]) -> bytes:

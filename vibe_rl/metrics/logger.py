@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, get_args
+from typing import Any, Literal, NoReturn, Self, get_args
 
-from vibe_rl.metrics.append import MetricsFile
+from vibe_rl.metrics.append import MetricsFile, NoFile, process_path
 from vibe_rl.metrics.arrivals import Arrivals
+from vibe_rl.metrics.backends.inert import InertBackend
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.batch import Block, cut, host_columns
 from vibe_rl.metrics.deferred import Deferred, hold
@@ -29,9 +30,12 @@ from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.packing import Packed
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
+from vibe_rl.processes import process_count, process_index
 from vibe_rl.run_dir import RunDir
 
 _log = logging.getLogger("vibe_rl")
+
+Process = Literal["primary", "all"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,11 @@ class MetricsLogger(LogsInsideJit):
             the record of so many calls ago. Order and `wall_time` stay as they are. With 1, the
             device computes step n + 1 while the host logs step n; such values must not be donated
             before. `flush()` and `close()` log what is held, an idle logger what is ready.
+        process: Which processes of a `jax.distributed` job log. `"primary"`: the first one; on the
+            others, `write()` does nothing, not even read values that other processes hold a part
+            of. `"all"`: each one, to a file of its own (`metrics.p3.jsonl`), with its number in
+            each record's field `process`; the readers merge the files. Make the logger after
+            `jax.distributed.initialize()`.
 
     Raises:
         TypeError: If a backend lacks `log` or `close`.
@@ -102,17 +111,25 @@ class MetricsLogger(LogsInsideJit):
         overflow: Overflow = "block",
         flush_interval: float = 0.1,
         defer: int = 0,
+        process: Process = "primary",
     ) -> None:
-        _check_settings(queue_size, overflow, flush_interval, defer)
+        _check_settings(queue_size, overflow, flush_interval, defer, process)
         checked = _check_backends(backends)
         self._start_ns = time.monotonic_ns()
         self._queue_size = queue_size
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
-        self._file = MetricsFile(path.log_path() if isinstance(path, RunDir) else Path(path))
+        path = path.log_path() if isinstance(path, RunDir) else Path(path)
+        self._process = None  # what each record says
+        if process == "all" and process_count() > 1:
+            self._process = process_index()
+            path = process_path(path, self._process)
+        self._logs = process == "all" or process_index() == 0
+        self._unused = [] if self._logs else checked
+        self._file = MetricsFile(path) if self._logs else NoFile(path)
         self._arrivals = Arrivals(self._file.path, self._log_arrived)
         start = Position(self._file.start_byte, self._file.start_ordinal)
-        self._feeds = Feeds(checked, self._file.path, start)
+        self._feeds = Feeds(checked if self._logs else [], path, start)
         self._deferred: Deferred | None = None
         self._writer = Writer(
             self._file.append,
@@ -150,6 +167,8 @@ class MetricsLogger(LogsInsideJit):
         """
         if self._closed:
             raise ValueError(f"the logger of {self.path} is closed; write before close()")
+        if not self._logs:
+            return
         elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
         if self._deferred is not None:
             held, arrays = hold(record)
@@ -159,11 +178,8 @@ class MetricsLogger(LogsInsideJit):
                 functools.partial(self._log, held, elapsed_us),
                 step=step if type(step) is int else None,
             )
-            return
-        row = host_record(record)
-        if "wall_time" not in row:
-            row["wall_time"] = elapsed_us / 1e6
-        self._writer.put(encode(row))
+        else:
+            self._log(record, elapsed_us)
 
     def write_batch(self, columns: Mapping[str, Any] | Packed) -> None:
         """Log many records at once, from arrays with one common leading axis.
@@ -190,6 +206,8 @@ class MetricsLogger(LogsInsideJit):
         """
         if self._closed:
             raise ValueError(f"the logger of {self.path} is closed; write before close()")
+        if not self._logs:
+            return
         elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
         length, blocks = self._blocks(columns, elapsed_us)
         if self._deferred is not None:  # after what is held
@@ -247,7 +265,7 @@ class MetricsLogger(LogsInsideJit):
 
     @property
     def path(self) -> Path:
-        """The metrics file."""
+        """The metrics file; with `process="all"`, this process's own."""
         return self._file.path
 
     @property
@@ -315,6 +333,8 @@ class MetricsLogger(LogsInsideJit):
             self._file.close(how)
         else:
             _log.error("%s: %d records were not written in time", self.path, self._writer.queued)
+        while self._unused:
+            self._unused.pop().close()
         self._outcome = landed and delivered and arrived and read
         atexit.unregister(self._close)
         if lost:
@@ -330,6 +350,8 @@ class MetricsLogger(LogsInsideJit):
             contents: A record, or the columns of so many.
             records: How many; None for a record.
         """
+        if not self._logs:
+            return
         elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
         if records is None:
             self._log(contents, elapsed_us)
@@ -338,17 +360,21 @@ class MetricsLogger(LogsInsideJit):
 
     def _log(self, record: Mapping[str, Any] | Packed, elapsed_us: int) -> None:
         row = host_record(record)
-        if "wall_time" not in row:
-            row["wall_time"] = elapsed_us / 1e6
+        self._label(row, elapsed_us)
         self._writer.put(encode(row))
 
     def _blocks(
         self, columns: Mapping[str, Any] | Packed, elapsed_us: int
     ) -> tuple[int, Iterator[Block]]:
         tree, length = host_columns(columns)
-        if "wall_time" not in tree:
-            tree["wall_time"] = elapsed_us / 1e6
+        self._label(tree, elapsed_us)
         return length, cut(tree, length, most=max(self._queue_size // 16, 1))
+
+    def _label(self, row: dict[str, Any], elapsed_us: int) -> None:
+        if "wall_time" not in row:
+            row["wall_time"] = elapsed_us / 1e6
+        if self._process is not None:
+            row.setdefault("process", self._process)
 
     def _put_blocks(self, blocks: Iterable[Block]) -> None:
         for block in blocks:
@@ -392,11 +418,15 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
-def _check_settings(queue_size: int, overflow: str, flush_interval: float, defer: int) -> None:
+def _check_settings(
+    queue_size: int, overflow: str, flush_interval: float, defer: int, process: str
+) -> None:
     if type(queue_size) is not int or queue_size < 1:
         raise ValueError(f"queue_size is a number of records, at least 1, not {queue_size!r}")
     if overflow not in get_args(Overflow):
         raise ValueError(f"overflow is one of {', '.join(get_args(Overflow))}; not {overflow!r}")
+    if process not in get_args(Process):
+        raise ValueError(f"process is one of {', '.join(get_args(Process))}; not {process!r}")
     if type(defer) is not int or defer < 0:
         raise ValueError(f"defer is a number of records, at least 0, not {defer!r}")
     if not isinstance(flush_interval, int | float) or not (
@@ -413,4 +443,4 @@ def _check_backends(backends: Sequence[LogBackend] | None) -> list[LogBackend]:
     for backend in backends or ():
         if isinstance(backend, type) or not isinstance(backend, LogBackend):
             raise TypeError(f"a backend is an object with methods log and close, not {backend!r}")
-    return list(backends or ())
+    return [backend for backend in backends or () if not isinstance(backend, InertBackend)]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vibe_rl.metrics.backends.inert import primary_only
+
 # Large enough that an event never straddles it, so that a full disk can't leave half of one behind.
 _BUFFER_BYTES = 1 << 20
 _NUMBER = (float, int)  # in the place of `float | int`, which takes twice the time
@@ -19,12 +21,16 @@ _NUMBER = (float, int)  # in the place of `float | int`, which takes twice the t
 _MAX_KINDS = 256
 
 
+@primary_only
 class TensorBoardBackend:
     """Fans records out to TensorBoard's event files, which `tensorboard --logdir` shows.
 
     Every number in a record becomes a scalar, `step` and `wall_time` included; a boolean is 0 or 1.
     A mapping inside a record gives tags such as `eval/return`. Everything else (text, None, lists)
     is passed over. TensorBoard keeps scalars as float32; the metrics file has them exactly.
+
+    In a job of several processes (`jax.distributed`), the first one writes; on the others this
+    makes a backend that does nothing.
 
     A point lies at its record's step, or, without one, at the record's number in the metrics file;
     and at the time at which the record was written, not when it was delivered.

@@ -14,6 +14,7 @@ from typing import Any
 
 from vibe_rl.atomic import write_atomically
 from vibe_rl.config_json import decode_config, encode_config
+from vibe_rl.metrics.backends.inert import primary_only
 from vibe_rl.metrics.backends.transaction_log import TransactionLog
 
 _log = logging.getLogger("vibe_rl")
@@ -26,6 +27,7 @@ _LOG_INTERVAL_S = 0.1
 _FLUSH_PATIENCE_S = 10.0
 
 
+@primary_only
 class WandbBackend:
     """Fans records out to a Weights & Biases run.
 
@@ -38,6 +40,9 @@ class WandbBackend:
 
     What is logged is safe from a crash once `flush()` returns: it is in W&B's own log of the run.
     After a crash, `wandb sync` uploads what W&B has not uploaded from there.
+
+    In a job of several processes (`jax.distributed`), the first one has the run; on the others this
+    makes a backend that does nothing.
 
     Args:
         project: The W&B project.
