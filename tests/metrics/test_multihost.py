@@ -1,0 +1,279 @@
+"""A job of two processes, joined by `jax.distributed` over loopback, with four devices each."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from vibe_rl.metrics import MetricsLogger, iter_metrics, read_metrics
+from vibe_rl.run_dir import RunDir
+
+PREAMBLE = """
+import json, os, sys
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+import jax, jax.numpy as jnp, numpy as np
+import jax._src.xla_bridge as xla_bridge
+from vibe_rl.metrics import *
+from vibe_rl.run_dir import RunDir
+ME = int(sys.argv[1])
+jax.distributed.initialize(sys.argv[2], num_processes=2, process_id=ME)
+
+def tell(**facts):
+    print("FACTS " + json.dumps(facts), flush=True)
+
+def mesh():
+    return jax.sharding.Mesh(np.array(jax.devices()), ("d",))
+
+def spread(values, *axes):
+    sharding = jax.sharding.NamedSharding(mesh(), jax.sharding.PartitionSpec(*axes))
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+"""
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Run a script as both processes of a job; gives what each told."""
+
+    def run(script):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PREAMBLE + script, str(process), address],
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for process in range(2)
+        ]
+        try:
+            outputs = [process.communicate(timeout=100)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        facts = []
+        for process, output in zip(processes, outputs, strict=True):
+            assert process.returncode == 0, output
+            lines = [line for line in output.splitlines() if line.startswith("FACTS ")]
+            told = {}
+            for line in lines:
+                told |= json.loads(line.removeprefix("FACTS "))
+            facts.append(told)
+        return facts
+
+    return run
+
+
+def without_times(records):
+    return [{k: v for k, v in record.items() if k != "wall_time"} for record in records]
+
+
+def test_the_primary_process_logs_and_the_directory_is_the_same_on_all(job, tmp_path):
+    facts = job("""
+run = RunDir("exp")
+again = RunDir("exp")
+named = RunDir(run_id="named")
+logger = MetricsLogger(run)
+tell(roots=[r.run_id for r in (run, again, named)], backends=len(xla_bridge._backends))
+replicated = spread(np.float32(0.42))
+sharded = spread(np.arange(8, dtype=np.float32), "d")
+total = jax.jit(lambda x: x.sum(), out_shardings=replicated.sharding)(sharded)
+logger.write({"step": 0, "replicated": replicated, "total": total})
+try:
+    logger.write({"step": 1, "sharded": sharded})
+    tell(error=None)
+except ValueError as error:
+    tell(error=str(error))
+logger.write_batch({"step": range(2, 4), "local": np.arange(2)})
+assert logger.flush()
+stats = logger.stats
+tell(written=stats.written, queued=stats.queued, path=str(logger.path))
+logger.close()
+try:
+    logger.write({})
+    tell(refused=False)
+except ValueError:
+    tell(refused=True)
+""")
+    first, second = facts
+    assert first["roots"] == second["roots"]
+    assert len(set(first["roots"])) == 3
+    assert first["roots"][2] == "named"
+    assert (first["backends"], second["backends"]) == (0, 0)  # JAX's are initialised by use alone
+    assert "metric 'sharded'" in first["error"]
+    assert "other processes" in first["error"]
+    assert second["error"] is None  # nothing is read where nothing is logged
+    assert (first["written"], second["written"]) == (3, 0)
+    assert first["path"] == second["path"]
+    assert first["refused"]
+    assert second["refused"]
+    run = tmp_path / "runs" / first["roots"][0]
+    assert without_times(read_metrics(run)) == [
+        {"step": 0, "replicated": 0.42, "total": 28.0},
+        {"step": 2, "local": 0},
+        {"step": 3, "local": 1},
+    ]
+    assert sorted(path.name for path in (run / "logs").iterdir()) == [
+        "metrics.jsonl",
+        "metrics.writers.jsonl",
+    ]
+
+
+def test_all_processes_log_and_the_readers_merge(job, tmp_path):
+    job("""
+import time
+run = RunDir(run_id="run")
+replicated = spread(np.float32(0.42))
+barrier = jax.jit(lambda x: x + 1)
+with MetricsLogger(run, process="all", defer=1) as logger:
+    for step in range(3):
+        logger.write({"step": step, "mine": jnp.float32(ME), "replicated": replicated})
+        jax.block_until_ready(barrier(replicated))
+        time.sleep(0.05)
+    logger.write_batch({"step": range(3, 5), "x": np.full(2, ME)})
+    logger.write({"step": 5, "process": "mine"})
+    tell(path=logger.path.name)
+assert logger.path.name == f"metrics.p{ME}.jsonl"
+""")
+    run = RunDir(run_id="run", base_dir=tmp_path / "runs")
+    for process in range(2):
+        expected = [
+            *({"step": step, "mine": process, "replicated": 0.42} for step in range(3)),
+            *({"step": step, "x": process} for step in range(3, 5)),
+        ]
+        expected = [{**record, "process": process} for record in expected]
+        expected.append({"step": 5, "process": "mine"})
+        own = read_metrics(run.log_path(f"metrics.p{process}.jsonl"))
+        assert without_times(own) == expected
+    merged = read_metrics(run)
+    assert len(merged) == 12
+    for process in range(2):
+        mine = [record["step"] for record in merged if record["process"] == process]
+        assert mine == [0, 1, 2, 3, 4]
+    assert [record["process"] for record in merged[:3]] != [0] * 3  # in turn, not one by one
+    assert list(iter_metrics(run.root)) == merged
+
+
+def test_shipped_backends_exist_on_the_primary_process_only(job, tmp_path):
+    pytest.importorskip("wandb")
+    pytest.importorskip("tensorboardX")
+    facts = job("""
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+class Recorder:
+    def __init__(self):
+        self.steps, self.closed = [], 0
+    def log(self, record, step=None):
+        self.steps.append(step)
+    def close(self):
+        self.closed += 1
+
+run = RunDir("exp")
+own = Recorder()
+wandb = WandbBackend(project="rl", run_dir=run.root)
+tensorboard = isolated(TensorBoardBackend, run.logs)
+with MetricsLogger(run, backends=[wandb, tensorboard, own]) as logger:
+    for step in range(3):
+        logger.write({"step": step, "loss": 1.0 / (step + 1)})
+    logger.flush()
+    tell(fed=sorted(logger.stats.backends))
+wandb.log({"x": 1}) if ME else None
+tell(run=run.run_id, id=wandb.run_id, steps=own.steps, closed=own.closed)
+""")
+    first, second = facts
+    assert first["fed"] == ["Recorder", "TensorBoardBackend", "WandbBackend"]
+    assert second["fed"] == []
+    assert (first["steps"], second["steps"]) == ([0, 1, 2], [])
+    assert (first["closed"], second["closed"]) == (1, 1)
+    run = tmp_path / "runs" / first["run"]
+    assert (run / "wandb_id.txt").read_text() == first["id"]
+    assert second["id"] is None
+    assert len(list(run.glob("logs/events.out.tfevents.*"))) == 1
+    assert len(list(tmp_path.glob("**/offline-run-*"))) == 1
+
+
+def test_backends_of_ones_own_are_fed_on_all_processes_that_log(job, tmp_path):
+    facts = job("""
+class Recorder:
+    steps = []
+    def log(self, record, step=None):
+        self.steps.append((step, record["process"]))
+    def close(self):
+        pass
+
+with MetricsLogger("m.jsonl", backends=[Recorder()], process="all") as logger:
+    logger.write({"step": 10 * ME})
+tell(steps=Recorder.steps)
+""")
+    assert [each["steps"] for each in facts] == [[[0, 0]], [[10, 1]]]
+    assert not (tmp_path / "m.jsonl").exists()
+    assert sorted(record["step"] for record in read_metrics(tmp_path / "m.jsonl")) == [0, 10]
+
+
+def test_what_compiled_functions_log_is_the_primary_processs_alone(job, tmp_path):
+    job("""
+logger = MetricsLogger("m.jsonl")
+x = spread(np.arange(8, dtype=np.float32), "d")
+
+@jax.jit
+def f(x):
+    total = x.sum()
+    logger.emit({"total": total})
+    return total
+
+jax.block_until_ready(f(x))
+logger.close()
+tell(late=logger.stats.late, written=logger.stats.written)
+assert logger.stats.written == (1 if ME == 0 else 0)
+""")
+    assert without_times(read_metrics(tmp_path / "m.jsonl")) == [{"total": 28.0}]
+
+
+def test_a_run_directory_that_the_primary_process_does_not_make_is_an_error_in_time(job):
+    first, second = job("""
+import vibe_rl.processes
+from vibe_rl.processes import agree
+if ME == 0:
+    tell(error=None)
+else:
+    try:
+        agree("the run directory of 'exp'", lambda: "never", timeout=0.5)
+        tell(error=None)
+    except TimeoutError as error:
+        tell(error=str(error))
+""")
+    assert first["error"] is None
+    assert "process 1 has waited 0.5 s for process 0" in second["error"]
+    assert "every process" in second["error"]
+
+
+def test_without_a_job_all_is_as_ever(tmp_path):
+    with MetricsLogger(tmp_path / "m.jsonl", process="all") as logger:
+        logger.write({"step": 0})
+    assert without_times(read_metrics(tmp_path / "m.jsonl")) == [{"step": 0}]
+    assert (tmp_path / "m.jsonl").exists()
+
+
+def test_merging_keeps_to_the_time_of_writing_over_a_restart(tmp_path):
+    # As two processes that were started twice would leave it: wall_time begins anew each time.
+    for process in range(2):
+        with MetricsLogger(tmp_path / f"metrics.p{process}.jsonl") as logger:
+            for step in range(2):
+                logger.write({"step": step, "process": process, "wall_time": step + 1.0})
+    for process in range(2):
+        with MetricsLogger(tmp_path / f"metrics.p{process}.jsonl") as logger:
+            logger.write({"step": 2, "process": process, "wall_time": 100.0})
+    merged = read_metrics(tmp_path / "metrics.jsonl")
+    order = [(record["step"], record["process"]) for record in merged]
+    assert order == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_process_is_one_of_two_words(tmp_path):
+    with pytest.raises(ValueError, match=r"process is one of primary, all; not 'each'"):
+        MetricsLogger(tmp_path / "m.jsonl", process="each")
