@@ -187,6 +187,7 @@ def test_blocks_are_short(tmp_path):
         return [block.records for block in blocks]
 
     assert max(sizes({f"m{i}": RNG.random(5_000) for i in range(7)})) < 300
+    assert max(sizes({f"m{i}": RNG.random(500).astype(np.float16) for i in range(7)})) < 30
     assert max(sizes({"wide": RNG.random((50, 10_000), np.float32)})) == 1
     assert max(sizes({"text": ["x" * 100_000] * 20})) == 1
 

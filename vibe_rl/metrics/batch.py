@@ -20,8 +20,8 @@ from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.packing import Packed
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-# Numbers in one block: so few that their text takes the writer's thread about 100 µs.
-_BLOCK_NUMBERS = 2_048
+# So few numbers in a block that their text takes the writer's thread 100 to 200 µs.
+_BLOCK_COST = 2_048
 
 # A column's rows: the rows of an array, or host values.
 Column = np.ndarray[Any, Any] | list[Any]
@@ -53,11 +53,14 @@ class Block:
         template = _template(self._tree) + b"\n"
         texts = zip(*map(_texts, _columns(self._tree)), strict=True)
         lines = [template % row for row in texts]
-        for index, line in enumerate(lines):
-            # As in `encode`: orjson writes non-finite numbers as null.
-            if b"null" in line:
-                lines[index] = encode(_row(self._tree, index))
-        return b"".join(lines)
+        joined = b"".join(lines)
+        if joined.find(b"null") < 0:
+            return joined
+        # As in `encode`: orjson writes non-finite numbers as null.
+        return b"".join(
+            encode(_row(self._tree, index)) if line.find(b"null") >= 0 else line
+            for index, line in enumerate(lines)
+        )
 
 
 def host_columns(columns: Mapping[str, Any] | Packed) -> tuple[dict[str, Any], int]:
@@ -103,8 +106,8 @@ def host_columns(columns: Mapping[str, Any] | Packed) -> tuple[dict[str, Any], i
 
 def cut(tree: dict[str, Any], length: int, most: int) -> Iterator[Block]:
     """Cut host columns into blocks of at most `most` records, each with arrays of its own."""
-    numbers = sum(_numbers(column) for column in _columns(tree))
-    step = max(min(most, _BLOCK_NUMBERS * length // max(numbers, 1)), 1)
+    cost = sum(map(_cost, _columns(tree)))
+    step = max(min(most, _BLOCK_COST * length // max(cost, 1)), 1)
     for start in range(0, length, step):
         rows = slice(start, min(start + step, length))
         yield Block(_rows(tree, rows), rows.stop - start)
@@ -197,7 +200,26 @@ def _texts(column: Column) -> list[bytes]:
     """The text of each of a column's rows."""
     if isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype in EXACT_DTYPES:
         return orjson.dumps(column, None, _OPTIONS)[1:-1].split(b",")
+    if isinstance(column, np.ndarray) and column.ndim == 1 and column.itemsize <= 2:
+        texts = _NARROW_TEXTS.setdefault(column.dtype, _NarrowTexts(column.dtype))
+        return [texts[bits] for bits in column.view(f"u{column.itemsize}").tolist()]
     return [orjson.dumps(host_value(value), None, _OPTIONS) for value in column]
+
+
+class _NarrowTexts(dict[int, bytes]):
+    """The texts of a 16- or 8-bit type's numbers, by their bits: found once, for that is slow."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def __missing__(self, bits: int) -> bytes:
+        number = np.array(bits, f"u{self._dtype.itemsize}").view(self._dtype)[()]
+        text = self[bits] = orjson.dumps(host_value(number), None, _OPTIONS)
+        return text
+
+
+_NARROW_TEXTS: dict[np.dtype[Any], _NarrowTexts] = {}
 
 
 def _text_size(column: Column) -> int:
@@ -206,5 +228,8 @@ def _text_size(column: Column) -> int:
     return column.size * (4 * column.itemsize + 4)  # -1.17549435e-38, of 4 bytes, takes 15
 
 
-def _numbers(column: Column) -> int:
-    return column.size if isinstance(column, np.ndarray) else _text_size(column) // 8
+def _cost(column: Column) -> int:
+    """What making a column's text costs, in numbers of a common type."""
+    if isinstance(column, list):
+        return _text_size(column) // 8
+    return column.size if column.dtype in EXACT_DTYPES else 16 * column.size
