@@ -20,6 +20,8 @@ MAX_BYTES = 256 << 20
 # as many as that, because beside a loop that holds the GIL each append waits 5 ms to get it back.
 _BURST_LINES = 1_000
 _BURST_BYTES = 1 << 20
+# How much longer than lines blocks take, whose lines are yet to be made.
+_BLOCK_COST = 32
 # After a failed append: the pause before the next try, at first and at most.
 _RETRY_S = (0.1, 1.0)
 # The pause between two looks at what will be put some time.
@@ -114,8 +116,8 @@ class Writer:
 
     # -- on the caller's thread ---------------------------------------------------------------
 
-    def put(self, line: bytes) -> None:
-        """Queue a line.
+    def put(self, line: bytes | Block) -> None:
+        """Queue a line, or a block of one record.
 
         Raises:
             ValueError: If the writer was closed meanwhile.
@@ -316,14 +318,14 @@ class Writer:
         waiting = len(self._queue)
         while self._unlanded_lines or waiting > 0:
             if not self._unlanded_lines:
-                lines, block = self._take(min(waiting, _BURST_LINES))
-                self._unlanded_lines = _count(lines, block)
-                if block is not None:
-                    lines.append(block.lines())
-                if not lines:
+                items, blocks = self._take(min(waiting, _BURST_LINES))
+                self._unlanded_lines = _count(items, blocks)
+                if not items:
                     break  # put() dropped them
-                waiting -= len(lines)
-                self._unlanded = memoryview(b"".join(lines))
+                waiting -= len(items)
+                # Without blocks, these are lines already.
+                lines = map(_lines, items) if blocks else items
+                self._unlanded = memoryview(b"".join(lines))  # type: ignore[arg-type]
             try:
                 done = self._append(self._unlanded)
             except OSError as error:
@@ -334,32 +336,33 @@ class Writer:
             self._landed(done)
         return True
 
-    def _take(self, most: int) -> tuple[list[bytes], Block | None]:
-        """Take items from the queue, at most so many: up to a megabyte of lines, then a block."""
+    def _take(self, most: int) -> tuple[list[bytes | Block], list[Block]]:
+        """Take items from the queue, at most so many, and no more than a burst has bytes.
+
+        Returns:
+            The items, and which of them are blocks.
+        """
         self.high_water = max(self.high_water, len(self._queue) + self._folded)
-        lines: list[bytes] = []
-        block = None
+        items: list[bytes | Block] = []
+        blocks: list[Block] = []
         size = 0
         try:
-            while len(lines) < most and size < _BURST_BYTES:
+            while len(items) < most and size < _BURST_BYTES:
                 item = self._queue.popleft()
-                if not isinstance(item, bytes):
-                    block = item
-                    break
-                lines.append(item)
-                size += len(item)
+                items.append(item)
+                if isinstance(item, bytes):
+                    size += len(item)
+                else:
+                    blocks.append(item)
+                    size += _BLOCK_COST * len(item)
         except IndexError:
             pass  # put() has dropped the rest
-        extra = sum((len(line) - 1) // self._slot for line in lines) if self._extra else 0
-        folded = 0
-        if block is not None:
-            extra += self._slots(block) - 1
-            folded = block.records - 1
+        extra = sum(self._slots(item) - 1 for item in items) if self._extra else 0
         with self._changed:
             self._extra -= extra
-            self._folded -= folded
+            self._folded -= _count(items, blocks) - len(items)
             self._changed.notify_all()
-        return lines, block
+        return items, blocks
 
     def _landed(self, done: int) -> None:
         """Count the bytes that the file took: all, unless the disk is full or a signal came."""
@@ -376,5 +379,10 @@ def _records(item: bytes | Block) -> int:
     return 1 if isinstance(item, bytes) else item.records
 
 
-def _count(lines: list[bytes], block: Block | None) -> int:
-    return len(lines) + (0 if block is None else block.records)
+def _lines(item: bytes | Block) -> bytes:
+    return item if isinstance(item, bytes) else item.lines()
+
+
+def _count(items: list[bytes | Block], blocks: list[Block]) -> int:
+    """How many records these items hold, of which those are blocks."""
+    return len(items) + sum(block.records - 1 for block in blocks)
