@@ -29,13 +29,13 @@ def in_any_order(records):
 
 @pytest.fixture
 def callbacks(monkeypatch):
-    """Gets the number of words that each callback brings."""
+    """Gets the number of records that each callback brings."""
     sizes = []
     receive = Arrivals.receive
 
-    def spy(self, read, shape, *pieces):
-        sizes.append(np.prod(shape))
-        receive(self, read, shape, *pieces)
+    def spy(self, message, *pieces):
+        sizes.append(message.count(np.concatenate(pieces)))
+        receive(self, message, *pieces)
 
     monkeypatch.setattr(Arrivals, "receive", spy)
     return sizes

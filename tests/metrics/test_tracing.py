@@ -5,6 +5,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from vibe_rl.metrics import MetricsLogger, read_metrics
@@ -244,14 +245,14 @@ def test_one_callback_brings_all_lanes_and_all_iterations(path, monkeypatch):
     arrived = []
     receive = Arrivals.receive
 
-    def spy(self, read, shape, *pieces):
-        arrived.append(shape[:-1])
-        receive(self, read, shape, *pieces)
+    def spy(self, message, *pieces):
+        arrived.append(message.count(np.concatenate(pieces)))
+        receive(self, message, *pieces)
 
     monkeypatch.setattr(Arrivals, "receive", spy)
     with MetricsLogger(path) as logger:
         jax.vmap(jax.vmap(with_scan(logger)))(jnp.ones((2, 3)))
-    assert arrived == [(2, 3)] * 3  # of 3, 3 and 1 iterations
+    assert arrived == [6 * iterations for iterations in (3, 3, 1)]
 
 
 def test_a_constant_record_in_a_differentiated_loop_is_logged_once_in_all(path):

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from vibe_rl.metrics.messages import Message, Words
 from vibe_rl.metrics.threads import BackgroundThread
 
 _log = logging.getLogger("vibe_rl")
-
-Words = np.ndarray[Any, np.dtype[np.uint32]]
 
 # Without a time-out: how long to wait for a computation from which nothing arrives. Some take long
 # from one record to the next, and what hangs for good would keep the interpreter from ending too.
@@ -31,8 +30,7 @@ class Arrivals:
 
     Args:
         path: The metrics file, for messages.
-        log: A method of the logger: called with a record and None, or with columns and how many
-            records they are.
+        log: A method of the logger: called with a message, its words, and their number of records.
 
     Attributes:
         late: Records that arrived after the logger was closed, and are not logged.
@@ -40,7 +38,7 @@ class Arrivals:
         chunks: What `scan` has made of functions, for as long as they live.
     """
 
-    def __init__(self, path: Path, log: Callable[[dict[str, Any], int | None], None]) -> None:
+    def __init__(self, path: Path, log: Callable[[Message, Words, int], None]) -> None:
         self.late = 0
         self.traced = False
         self.chunks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
@@ -51,33 +49,27 @@ class Arrivals:
         self._alive = time.monotonic()
         self._lock = threading.Lock()
 
-    def receive(
-        self,
-        read: Callable[[Words], tuple[dict[str, Any], int | None]],
-        shape: tuple[int, ...],
-        *pieces: Any,
-    ) -> None:
+    def receive(self, message: Message, *pieces: Any) -> None:
         """Log what a callback brings. Never raises: that would end the computation.
 
         Args:
-            read: Makes of words a record and None, or columns and how many records they are.
-            shape: Of the words.
+            message: How to read it.
             pieces: The words: arrays of JAX, but a JAX operation in a callback can deadlock.
         """
         self._alive = time.monotonic()
-        records: int | None = None
+        records = 0
         try:
-            words = [np.asarray(piece) for piece in pieces]
-            joined = words[0] if len(words) == 1 else np.concatenate(words)
-            contents, records = read(joined.reshape(shape))
+            # Copied, for it is JAX's.
+            words = np.array(pieces[0]) if len(pieces) == 1 else np.concatenate(pieces)
+            records = message.count(words)
             log = self._log()
             if log is None or self._closed:
-                self._count_late(1 if records is None else records)
-            elif records != 0:
-                log(contents, records)
+                self._count_late(records)
+            elif records:
+                log(message, words, records)
         except Exception as error:  # noqa: BLE001 - see above
             if self._closed:
-                self._count_late(1 if records is None else records)
+                self._count_late(records)
             elif not self._failed:
                 self._failed = True
                 _log.error(

@@ -27,6 +27,7 @@ from vibe_rl.metrics.host import host_record
 from vibe_rl.metrics.inside_jit import LogsInsideJit
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.lines import Position
+from vibe_rl.metrics.messages import Message, Unread, Words
 from vibe_rl.metrics.packing import Packed
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
@@ -343,20 +344,19 @@ class MetricsLogger(LogsInsideJit):
             self._deferred.raise_error()
         return self._outcome
 
-    def _log_arrived(self, contents: dict[str, Any], records: int | None) -> None:
-        """Log what a compiled function brings: at once, for what `defer` holds may be its result.
-
-        Args:
-            contents: A record, or the columns of so many.
-            records: How many; None for a record.
-        """
+    def _log_arrived(self, message: Message, words: Words, records: int) -> None:
+        """Log what a compiled function sends: at once, for what `defer` holds may be its result."""
         if not self._logs:
             return
         elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
-        if records is None:
-            self._log(contents, elapsed_us)
+        if message.is_quick:
+            label = functools.partial(self._label, elapsed_us=elapsed_us)
+            put = self._writer.put if records == 1 else self._writer.put_block
+            put(Unread(message, words, records, label))
+        elif message.is_record:
+            self._log(message.read(words), elapsed_us)
         else:
-            self._put_blocks(self._blocks(contents, elapsed_us)[1])
+            self._put_blocks(self._blocks(message.read(words), elapsed_us)[1])
 
     def _log(self, record: Mapping[str, Any] | Packed, elapsed_us: int) -> None:
         row = host_record(record)

@@ -55,31 +55,10 @@ def pack(metrics: Mapping[str, Any]) -> Packed:
         >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
         ...     logger.write(metrics)
     """
-    names, values = flatten(metrics)
-    by_type: dict[Any, list[int]] = {}
-    for index, (_, value) in enumerate(values):
-        by_type.setdefault(getattr(value, "dtype", None), []).append(index)
-    constants = by_type.pop(None, [])
-    if not by_type:
+    packed = pack_any(metrics)
+    if not packed.layout.groups:
         raise ValueError(f"there is no number to pack in {dict(metrics)!r:.99}")
-    words: list[Any] = []
-    groups = []
-    start = 0
-    for dtype, group in by_type.items():
-        carrier = np.dtype(_CARRIERS.get(dtype.name, dtype))
-        arrays = [values[index][1] for index in group]
-        words.extend(_to_words(array.astype(carrier)) for array in arrays)
-        stop = start + sum(len(each) for each in words[-len(group) :])
-        groups.append(Group(dtype, carrier, start, stop, tuple(array.shape for array in arrays)))
-        start = stop
-    sent = [*itertools.chain(*by_type.values()), *constants]
-    layout = Layout(
-        names,
-        tuple(groups),
-        tuple(values[index][1] for index in constants),
-        tuple(sent.index(index) for index in range(len(values))),
-    )
-    return Packed(_jax().numpy.concatenate(words), layout)
+    return packed
 
 
 class Packed:
@@ -185,6 +164,33 @@ class Group:
             arrays.append(values[..., start:stop].reshape((*words.shape[:-1], *shape))[()])
             start = stop
         return arrays
+
+
+def pack_any(metrics: Mapping[str, Any]) -> Packed:
+    """`pack`, but there may be no number in it."""
+    names, values = flatten(metrics)
+    by_type: dict[Any, list[int]] = {}
+    for index, (_, value) in enumerate(values):
+        by_type.setdefault(getattr(value, "dtype", None), []).append(index)
+    constants = by_type.pop(None, [])
+    words: list[Any] = [_jax().numpy.zeros(0, np.uint32)]
+    groups = []
+    start = 0
+    for dtype, group in by_type.items():
+        carrier = np.dtype(_CARRIERS.get(dtype.name, dtype))
+        arrays = [values[index][1] for index in group]
+        words.extend(_to_words(array.astype(carrier)) for array in arrays)
+        stop = start + sum(len(each) for each in words[-len(group) :])
+        groups.append(Group(dtype, carrier, start, stop, tuple(array.shape for array in arrays)))
+        start = stop
+    sent = [*itertools.chain(*by_type.values()), *constants]
+    layout = Layout(
+        names,
+        tuple(groups),
+        tuple(values[index][1] for index in constants),
+        tuple(sent.index(index) for index in range(len(values))),
+    )
+    return Packed(_jax().numpy.concatenate(words), layout)
 
 
 def flatten(metrics: Mapping[str, Any]) -> tuple[Names, list[tuple[str, Any]]]:

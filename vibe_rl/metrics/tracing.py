@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from vibe_rl.metrics.arrivals import Arrivals, Words
-from vibe_rl.metrics.packing import Layout, flatten, pack, replicated
+from vibe_rl.metrics.arrivals import Arrivals
+from vibe_rl.metrics.messages import Message
+from vibe_rl.metrics.packing import flatten, pack_any, replicated
 
 Carry = TypeVar("Carry")
 
@@ -30,7 +31,6 @@ _PIECE = 16_384
 
 def emit(arrivals: Arrivals, record: Mapping[str, Any], due: Any, *, lane: str) -> None:
     """Log a record from inside a compiled function if it is `due`; see `MetricsLogger.emit`."""
-    flatten(record)  # for its errors: from here on the metrics have longer names
     _send(arrivals, record, due, lane=lane)
 
 
@@ -156,11 +156,20 @@ def _send(
     labels, is_first = _shards((record, due))
     due = is_first & due
     always = due is True
-    packed = pack({"labels": labels, "record": record, "due": due})
-    read = functools.partial(_read, layout=packed.layout, lane=lane, rows=rows, reverse=reverse)
+    packed = pack_any(record)
+    header = jnp.stack([jnp.asarray(each).astype(np.uint32) for each in (due, *labels.values())])
+    read = functools.partial(
+        Message,
+        packed.layout,
+        labels=tuple(labels),
+        lane=lane,
+        rows=rows,
+        reverse=reverse,
+        is_due=always,
+    )
 
     def call(words: Any) -> None:
-        receive = functools.partial(arrivals.receive, read, words.shape)
+        receive = functools.partial(arrivals.receive, read(words.shape))
         flat = replicated(words).reshape(-1)
         pieces = [flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE)]
         jax.debug.callback(receive, *pieces)
@@ -181,57 +190,7 @@ def _send(
         del axis_size, in_batched  # the words are batched for sure, for `due` is among them
         return send(words, due), ()
 
-    send(packed.words, due)
-
-
-def _read(
-    words: Words, *, layout: Layout, lane: str, rows: int | None, reverse: bool
-) -> tuple[dict[str, Any], int | None]:
-    """What was sent: a record, and None; or columns, and how many records they are."""
-    message = layout.unpack(words)
-    labels, record, due = message["labels"], message["record"], message["due"]
-    lanes = words.shape[:-1]
-    if not lanes and rows is None:
-        return {**labels, **record}, None
-    if lanes:
-        indices = np.moveaxis(np.indices(lanes), 0, -1)
-        labels[lane] = indices[..., 0] if len(lanes) == 1 else indices
-    if rows is not None:  # the records of a moment side by side, the first moment first
-        due = _along_rows(due, rows)
-        labels = {name: _along_rows(values, rows) for name, values in labels.items()}
-        record = _map(functools.partial(_rows_first, lanes=len(lanes), reverse=reverse), record)
-    axes = due.ndim
-    keep = None if due.all() else due.reshape(-1)
-
-    def column(values: Any) -> Any:
-        if axes > 1:
-            values = values.reshape(due.size, *values.shape[axes:])
-        return values if keep is None else values[keep]
-
-    columns = {**_map(column, labels), **_map(column, record)}
-    return columns, int(due.sum())
-
-
-def _along_rows(values: Any, rows: int) -> Any:
-    return np.broadcast_to(values, (rows, *np.shape(values)))
-
-
-def _rows_first(values: Any, lanes: int, reverse: bool) -> Any:
-    if lanes:
-        values = np.moveaxis(values, lanes, 0)
-    return values[::-1] if reverse else values
-
-
-def _map(function: Callable[[Any], Any], columns: dict[str, Any]) -> dict[str, Any]:
-    """Apply it to every array; text and None stay, for every record has the same."""
-    return {
-        name: _map(function, value)
-        if isinstance(value, dict)
-        else function(value)
-        if isinstance(value, np.ndarray)
-        else value
-        for name, value in columns.items()
-    }
+    send(jnp.concatenate([replicated(header), packed.words]), due)
 
 
 def _shards(values: Any) -> tuple[dict[str, Any], Any]:
