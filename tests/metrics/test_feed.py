@@ -332,7 +332,7 @@ def bad_backend(kind, released):
     if kind == "slow":
         return Backend(lambda record, n: released.wait(1) and False)
     if kind == "always":
-        return Backend(lambda record, n: True)
+        return SlowToClose(lambda record, n: True)
     if kind == "ten minutes":
         until = time.monotonic() + 6  # 600 s at a hundredth
         return Backend(lambda record, n: time.monotonic() < until)
@@ -341,35 +341,42 @@ def bad_backend(kind, released):
     return Backend(lambda record, n: released.wait())
 
 
+class SlowToClose(Backend):
+    def close(self):
+        time.sleep(0.3)
+        super().close()
+
+
 @pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize("kind", ["slow", "always", "ten minutes", "every third", "hangs"])
 def test_a_bad_backend_harms_nobody_else(path, kind, scale, caplog):
     n = scale(3_000, 100_000)
     released = threading.Event()
     bad, good = bad_backend(kind, released), Backend()
+    bad.name, good.name = "bad", "good"
     logger = MetricsLogger(path, [bad, good])
     for i in range(n):
         logger.write({"i": i})  # never waits: what hangs is released only at the end
-    while logger.stats.backends["Backend 2"].logged < n:
+    while logger.stats.backends["good"].logged < n:
         time.sleep(0.01)
     if kind == "ten minutes":
-        while logger.stats.backends["Backend"].logged < n:
+        while logger.stats.backends["bad"].logged < n:
             time.sleep(0.01)
     delivered = logger.close(timeout=2) if kind == "slow" else logger.close()
     stats = logger.stats.backends
     assert good.numbers == list(range(n))
-    assert (stats["Backend 2"].logged, stats["Backend 2"].behind) == (n, 0)
+    assert (stats["good"].logged, stats["good"].behind) == (n, 0)
     assert [record["i"] for record in read_metrics(path)] == list(range(n))
-    assert stats["Backend"].failed == 0
+    assert stats["bad"].failed == 0
     if kind in ("ten minutes", "every third"):
         assert delivered
         assert bad.numbers == list(range(n))
     else:
         assert not delivered
         assert bad.closed == (kind == "always")  # the others are in the middle of a call
-        left = int(re.search("Backend did not take the last ([0-9]+) records", caplog.text)[1])
+        left = int(re.search("bad did not take the last ([0-9]+) records", caplog.text)[1])
         assert left - (n - len(bad.numbers)) in (0, 1)  # one may have come through since
-        assert stats["Backend"].behind > 0
+        assert stats["bad"].behind > 0
     released.set()
 
 

@@ -261,6 +261,18 @@ def test_the_process_may_be_killed_at_any_moment(path, log, scale):
     assert is_complete(taken(log), range(written))
 
 
+def test_a_process_that_dies_but_gets_on_is_not_given_up(path, log):
+    """Though it has never caught up in between."""
+    backend = isolated(recorders.Slow, log, 0.005)
+    with MetricsLogger(path, [backend]) as logger:
+        for i in range(1_000):
+            logger.write({"i": i})
+        for k in range(1, 6):
+            wait_until(lambda k=k: logger.stats.backends["Slow"].logged > 20 * k)
+            os.kill(backend.pid, signal.SIGKILL)
+    assert is_complete(taken(log), range(1_000))
+
+
 TRAINER = """
 import os, sys, time
 directory, first = sys.argv[1], int(sys.argv[2])
@@ -382,12 +394,13 @@ sys.stdin.read()
 
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_that_are_meant_for_the_trainer_do_not_end_the_process(path, log, number):
+def test_signals_that_are_meant_for_the_trainer_do_not_end_the_process(path, log, number, caplog):
     backend = isolated(FileBackend, log)
     os.kill(backend.pid, number)
     with MetricsLogger(path, [backend]) as logger:
         logger.write({"i": 0})
     assert taken(log) == [0]
+    assert "started again" not in caplog.text
 
 
 @LINUX
