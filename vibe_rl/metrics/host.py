@@ -140,6 +140,21 @@ def unpack(packed: Packed) -> dict[str, Any]:
     return _tracer(packed.words) if words is None else packed.layout.unpack(words)
 
 
+def host_words(packed: Packed) -> np.ndarray[Any, Any]:
+    """The words of one packed record, shared with the device where possible.
+
+    Raises:
+        TypeError: If they can't be read from here.
+        ValueError: Likewise; or if `scan` or `vmap` has stacked many records.
+    """
+    try:
+        check_single(packed)
+        words = host_array(packed.words)
+        return _tracer(packed.words) if words is None else words
+    except UnloggableError as error:
+        raise error.public() from error.__cause__
+
+
 def _packed(packed: Packed) -> dict[str, Any]:
     check_single(packed)
     row = unpack(packed)

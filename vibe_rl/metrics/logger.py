@@ -28,6 +28,7 @@ from vibe_rl.metrics.inside_jit import LogsInsideJit
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.messages import Message, Unread, Words
+from vibe_rl.metrics.packed_record import PackedRecord
 from vibe_rl.metrics.packing import Packed
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
@@ -359,6 +360,10 @@ class MetricsLogger(LogsInsideJit):
             self._put_blocks(self._blocks(message.read(words), elapsed_us)[1])
 
     def _log(self, record: Mapping[str, Any] | Packed, elapsed_us: int) -> None:
+        if isinstance(record, Packed):
+            label = functools.partial(self._label, elapsed_us=elapsed_us)
+            self._writer.put(PackedRecord(record, label))
+            return
         row = host_record(record)
         self._label(row, elapsed_us)
         self._writer.put(encode(row))
