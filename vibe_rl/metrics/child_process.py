@@ -70,6 +70,11 @@ class ChildProcess:
             raise content
         self.values: dict[str, Any] = content
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def send(self, *message: Any) -> None:
         """Send a message; to a process that is dead, nothing."""
         with self._sending, contextlib.suppress(OSError):
