@@ -2,8 +2,8 @@
 
     python benchmarks/stall.py [--quick]
 
-Each step dispatches a computation to the device, does 1 ms of work on the host (an environment,
-say), and logs five values that the computation gave. Ideal: nothing waits for anything but the
+Each step dispatches a computation to the device, logs five values that it gives, and does 1 ms of
+work on the host (an environment, say). Ideal: nothing waits for anything but the
 slower of host and device. On a CPU the "device" is one other core, which must be free.
 """
 
@@ -69,9 +69,9 @@ def block(weights: jax.Array, rounds: int, logger: MetricsLogger | None) -> int:
     start = time.perf_counter_ns()
     for step in range(BLOCK):
         weights, metrics = train_step(weights, rounds)
-        work_on_host()
         if logger is not None:
             logger.write({"step": step, **metrics})
+        work_on_host()
     jax.block_until_ready(weights)
     return (time.perf_counter_ns() - start) // BLOCK
 
