@@ -204,6 +204,7 @@ class Feed(Tickets):
     def _close(self, *, delivered: bool) -> None:
         if self._exit_code is not None and hasattr(self._backend, "exit_code"):
             self._backend.exit_code = self._exit_code
+        self._alive = time.monotonic()  # close() has its own time, however long records took
         closed = self._delivery.call(self._backend.close)
         if closed:
             self._save(self._lines.position)
