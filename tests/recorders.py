@@ -104,6 +104,13 @@ class Dying(FileBackend):
         super().log(record, step)
 
 
+class DyingInClose(FileBackend):
+    """Ends its process when it is closed."""
+
+    def close(self):
+        os._exit(3)
+
+
 class Hanging(FileBackend):
     """Never returns from its first record; `patience` replaces the 30 s of its process."""
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorders import FileBackend, Unflushed, is_complete, taken
 
-from vibe_rl.metrics import MetricsLogger, read_metrics
+from vibe_rl.metrics import MetricsLogger, isolated, read_metrics
 from vibe_rl.metrics.cursor import Cursor, CursorInUseError, cursor_path, identity_of
 from vibe_rl.metrics.feed import Feed
 from vibe_rl.metrics.lines import Lines, Position
@@ -231,6 +231,32 @@ def test_a_second_feed_of_the_same_identity_is_refused_and_the_logger_goes_on(tm
     assert taken(second.path) == []
     assert (tmp_path / "b.closed").exists()
     assert logger.stats.backends["FileBackend 2"].logged == 0
+
+
+def test_a_refused_feed_does_not_claim_to_have_delivered(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLogger(path, backends=[FileBackend(tmp_path / "a", identity="same")]) as first:
+        second = MetricsLogger(path, backends=[FileBackend(tmp_path / "b", identity="same")])
+        second.write({"i": 0})
+        assert second.flush() is False
+        assert second.close() is False
+        # The feed that has the cursor delivers it, though its own logger wrote nothing.
+        while first.stats.backends["FileBackend"].logged < 1:
+            time.sleep(0.01)
+    assert taken(tmp_path / "a") == [0]
+
+
+def test_a_logger_that_cannot_start_leaves_no_cursor_in_use(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLogger(path, backends=[used := isolated(FileBackend, tmp_path / "x")]):
+        pass
+    same = FileBackend(tmp_path / "a", identity="same")
+    with pytest.raises(ValueError, match="serves one logger"):
+        MetricsLogger(path, backends=[same, used])
+    with pytest.raises(ValueError, match="stands twice"):
+        MetricsLogger(path, backends=[same, same])
+    logger = write(path, range(3), same)
+    assert logger.stats.backends["FileBackend"].logged == 3
 
 
 def test_a_refused_feed_takes_over_when_the_other_ends(tmp_path):

@@ -1,5 +1,7 @@
 """Feeds: every record reaches every backend, in order, and a bad backend harms nobody else."""
 
+import _thread
+import contextlib
 import math
 import os
 import re
@@ -458,3 +460,20 @@ def test_a_forked_child_that_lives_on_does_not_keep_the_cursor(path, tmp_path):
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_a_flush_that_is_interrupted_leaves_no_feed_in_a_hurry(tmp_path):
+    class Interrupted(FileBackend):
+        def flush(self):
+            _thread.interrupt_main()
+            time.sleep(0.2)
+
+    first, second = Interrupted(tmp_path / "a"), FileBackend(tmp_path / "b")
+    logger = MetricsLogger(tmp_path / "metrics.jsonl", [first, second])
+    logger.write({"i": 0})
+    with pytest.raises(KeyboardInterrupt):
+        logger.flush()
+    assert [feed._waiters for feed in logger._feeds._feeds] == [0, 0]
+    first.flush = None
+    with contextlib.suppress(KeyboardInterrupt):  # of its save at the end
+        logger.close()

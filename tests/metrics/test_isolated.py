@@ -1,5 +1,6 @@
 """Isolated backends: the same as on a thread, in a process that outlives and survives."""
 
+import math
 import os
 import random
 import signal
@@ -242,6 +243,24 @@ def test_a_process_that_dies_each_time_is_given_up(path, log, caplog, monkeypatc
     with MetricsLogger(path, [isolated(FileBackend, log, identity="Dying 0")]):
         pass
     assert taken(log)[-7:] == list(range(3, 10))
+
+
+def test_a_process_that_dies_of_being_closed_is_given_up(path, log, caplog, monkeypatch):
+    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolated"], "_RESTART_S", (0, 0, 0))
+    logger = MetricsLogger(path, [isolated(recorders.DyingInClose, log)])
+    logger.write({"i": 0})
+    assert logger.close() is False
+    assert "DyingInClose is given up" in caplog.text
+    assert 0 in taken(log)
+
+
+def test_a_forked_child_reads_what_is_known_of_the_backend(log):
+    backend = isolated(FileBackend, log)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(backend._settled == math.inf and backend.run_id == "run backend")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    backend.close()
 
 
 def test_the_process_may_be_killed_at_any_moment(path, log, scale):

@@ -26,6 +26,8 @@ _PAUSE_S = 1e-3
 _SAVE_S = 2.0
 # How often a feed whose cursor is in use looks whether it is free.
 _CURSOR_S = 1.0
+# How often a feed looks for lines that loggers of other processes have appended.
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Feed(Tickets):
 
     Attributes:
         name: What messages call the backend.
+        is_refused: Whether it waits for another feed to end.
     """
 
     def __init__(
@@ -96,8 +99,8 @@ class Feed(Tickets):
         self._save_at = math.inf
         self._left: int | None = None  # bytes behind, once closed
         self._warned = False
-        self._is_waiting = not self._take_cursor()  # for another feed to end
-        if self._is_waiting:
+        self.is_refused = not self._take_cursor()  # for another feed to end
+        if self.is_refused:
             _log.warning(
                 "%s is refused: another feed delivers %s to %r, and this one would repeat it; it "
                 "takes over when that one ends",
@@ -142,7 +145,7 @@ class Feed(Tickets):
             self._cursor.close()
 
     def _behind(self) -> int:
-        return 0 if self._is_waiting else max(self._lines.size - self._lines.position.byte, 0)
+        return 0 if self.is_refused else max(self._lines.size - self._lines.position.byte, 0)
 
     # -- on the feed's thread -----------------------------------------------------------------
 
@@ -153,12 +156,12 @@ class Feed(Tickets):
             self._alive = time.monotonic()
             if self._saved == self._lines.position:
                 self._save_at = self._alive + _SAVE_S
-            delivered = self._is_waiting or self._catch_up()
-            if closing or not delivered:
-                self._close(delivered=delivered)
+            goes_on = self.is_refused or self._catch_up()
+            if closing or not goes_on:
+                self._close(delivered=goes_on and not self.is_refused)
                 return
             if asked > self._settled:
-                self._settle(asked, delivered=self._flush_now())
+                self._settle(asked, delivered=not self.is_refused and self._flush_now())
             self._sleep()
 
     def _catch_up(self) -> bool:
@@ -180,11 +183,11 @@ class Feed(Tickets):
         return False
 
     def _sleep(self) -> None:
-        if self._is_waiting:
+        if self.is_refused:
             self._alarm.wait(_CURSOR_S)
-            self._is_waiting = not self._take_cursor()
+            self.is_refused = not self._take_cursor()
         elif self._saved == self._lines.position:
-            self._alarm.wait()
+            self._alarm.wait(_LOOK_S)
         else:
             self._alarm.wait(max(self._save_at - time.monotonic(), 0))
             if time.monotonic() >= self._save_at:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,16 +30,20 @@ class Feeds:
         self._path = path
         self._feeds: list[Feed | IsolatedBackend] = []
         seen: Counter[str] = Counter()
-        for backend in backends:
-            kind = backend.kind if isinstance(backend, IsolatedBackend) else _kind(backend)
-            nth = seen[kind]
-            seen[kind] += 1
-            name = kind if nth == 0 else f"{kind} {nth + 1}"
-            if isinstance(backend, IsolatedBackend):
-                backend.follow(path, start, name=name, nth=nth)
-                self._feeds.append(backend)
-            else:
-                self._feeds.append(Feed(backend, path, start, name=name, nth=nth))
+        try:
+            for backend in backends:
+                kind = backend.kind if isinstance(backend, IsolatedBackend) else _kind(backend)
+                nth = seen[kind]
+                seen[kind] += 1
+                name = kind if nth == 0 else f"{kind} {nth + 1}"
+                if isinstance(backend, IsolatedBackend):
+                    backend.follow(path, start, name=name, nth=nth)
+                    self._feeds.append(backend)
+                else:
+                    self._feeds.append(Feed(backend, path, start, name=name, nth=nth))
+        except BaseException:
+            self.deliver(None, close=True)  # those that have started let go of their cursors
+            raise
 
     @property
     def stats(self) -> dict[str, BackendStats]:
@@ -64,13 +68,17 @@ class Feeds:
         """
         exit_code = _exit_code(how)
         delivered = True
+        asked: deque[tuple[Feed | IsolatedBackend, int]] = deque()
         try:
-            tickets = [feed.ask(close=close, exit_code=exit_code) for feed in self._feeds]
-            for feed, ticket in zip(self._feeds, tickets, strict=True):
+            asked.extend((feed, feed.ask(close=close, exit_code=exit_code)) for feed in self._feeds)
+            while asked:
+                feed, ticket = asked.popleft()
                 if not feed.wait(ticket, deadline):
                     delivered = False
                     self._report(feed, close=close)
         finally:
+            for feed, _ in asked:  # after a Ctrl-C
+                feed.waive()
             if close:
                 for feed in self._feeds:
                     feed.abandon()
@@ -83,6 +91,8 @@ class Feeds:
         self._feeds = []
 
     def _report(self, feed: Feed | IsolatedBackend, *, close: bool) -> None:
+        if isinstance(feed, Feed) and feed.is_refused:
+            return  # as it has said
         behind = feed.stats.behind
         records = count_lines(self._path, feed.position.byte)
         rest = f"`vibe-rl sync {self._path} --to ...` delivers them" if close else "it goes on"

@@ -163,12 +163,17 @@ class IsolatedBackend(Tickets):
         Raises:
             ValueError: If it follows a file already, or is closed.
         """
-        if self._following or self._settled == math.inf:
+        if self.is_in_use:
             raise ValueError(f"{self.name} serves one logger, once; make one for each logger")
         self.name = name
         self._status = self._status._replace(position=start, saved=start)
         self._following = Path(os.path.abspath(path)), start, name, nth  # noqa: PTH100 - no links
         self._process.send("follow", *self._following)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it has been given to a logger, or is closed."""
+        return self._following is not None or self._settled == math.inf
 
     @property
     def stats(self) -> BackendStats:
@@ -206,6 +211,8 @@ class IsolatedBackend(Tickets):
     def after_fork(self) -> None:
         """In a forked child: let go of the connection, which tells that the parent is alive."""
         self._process.let_go()
+        self._requesting = threading.RLock()  # which another thread of the parent's may hold
+        self._settled = math.inf
 
     def _size(self) -> int:
         try:
@@ -245,13 +252,15 @@ class IsolatedBackend(Tickets):
     def _update(self, status: Status) -> None:
         self._status = status
         self._alive = time.monotonic()
-        # A process that dies at the same record each time makes no progress.
-        if status.position.byte > self._furthest or status.position.byte == self._size():
+        # A process that dies at the same record each time makes no progress, nor does one that
+        # dies of what it is asked for at the end of the file.
+        is_idle = status.position.byte == self._size() and self._asked <= self._settled
+        if status.position.byte > self._furthest or is_idle:
             self._failures = 0
         self._furthest = max(self._furthest, status.position.byte)
+        self._settle(status.delivered, delivered=True)
         if status.settled == math.inf:
             self._finish()
-        self._settle(status.delivered, delivered=True)
         self._settle(status.settled, delivered=False)
 
     def _finish(self) -> None:

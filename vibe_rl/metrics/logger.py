@@ -25,6 +25,7 @@ from vibe_rl.metrics.feed import BackendStats
 from vibe_rl.metrics.feeds import Feeds
 from vibe_rl.metrics.host import host_record
 from vibe_rl.metrics.inside_jit import LogsInsideJit
+from vibe_rl.metrics.isolated import IsolatedBackend
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.messages import Message, Unread, Words
@@ -131,7 +132,11 @@ class MetricsLogger(LogsInsideJit):
         self._file = MetricsFile(path) if self._logs else NoFile(path)
         self._arrivals = Arrivals(self._file.path, self._log_arrived)
         start = Position(self._file.start_byte, self._file.start_ordinal)
-        self._feeds = Feeds(checked if self._logs else [], path, start)
+        try:
+            self._feeds = Feeds(checked if self._logs else [], path, start)
+        except BaseException as error:
+            self._file.close(type(error).__name__)
+            raise
         self._deferred: Deferred | None = None
         self._writer = Writer(
             self._file.append,
@@ -445,7 +450,11 @@ def _check_settings(
 def _check_backends(backends: Sequence[LogBackend] | None) -> list[LogBackend]:
     if isinstance(backends, LogBackend) or not isinstance(backends or (), Sequence):
         raise TypeError(f"backends is a list of backends, not {backends!r}")
-    for backend in backends or ():
+    for nth, backend in enumerate(backends or ()):
+        if any(backend is other for other in (backends or ())[:nth]):
+            raise ValueError(f"{backend!r} stands twice among the backends: it would get all twice")
+        if isinstance(backend, IsolatedBackend) and backend.is_in_use:
+            raise ValueError(f"{backend.name} serves one logger, once; make one for each logger")
         if isinstance(backend, type) or not isinstance(backend, LogBackend):
             raise TypeError(f"a backend is an object with methods log and close, not {backend!r}")
     return [backend for backend in backends or () if not isinstance(backend, InertBackend)]

@@ -36,7 +36,7 @@ class Tickets:
             ticket: The ticket's number, if somebody else has issued it; higher than those before.
 
         Returns:
-            A ticket for `wait()`, which must follow.
+            A ticket for `wait()`, which must follow, or else `waive()`.
         """
         with self._changed:
             self._closing |= close
@@ -69,6 +69,11 @@ class Tickets:
             finally:
                 self._waiters -= 1
             return self._delivered >= ticket
+
+    def waive(self) -> None:
+        """Not `wait()` for a ticket, after all: what was asked for is done at the usual pace."""
+        with self._changed:
+            self._waiters -= 1
 
     @property
     def settled(self) -> tuple[float, float]:
