@@ -159,7 +159,9 @@ def test_a_lane_gets_the_name_that_was_chosen_and_a_field_of_that_name_stays(pat
         ({"a": 1}, {"where": np.ones(2, bool)}, TypeError, r"one boolean"),
         ({"a": object()}, {}, TypeError, r"metric 'a'.*object"),
         ({"a": {"b": 1j}}, {}, TypeError, r"metric 'a\.b'.*(1j|complex)"),
+        ({"_nonfinite": 1}, {}, ValueError, r"'_nonfinite' is the format's own"),
         ([1], {}, TypeError, r"mapping of names to .*\[1\]"),
+        ([1], {"every": 2}, ValueError, r"pass step="),
     ],
 )
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
@@ -286,6 +288,44 @@ def test_steps_count_on_from_where_they_are_told(path):
         *({"step": step, "v": 10 + step} for step in range(6)),
         *({"v": 0}, {"v": 1}),
     ]
+
+
+def count_from(logger, step):
+    return logger.scan(lambda c, _: (c, {"c": c}), 0, length=3, step=step)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [np.uint8(254), np.int64(126), jnp.int8(126), 2**31 - 3, -(2**31), np.uint32(2**32 - 3)],
+)
+def test_steps_count_on_whatever_the_type_of_the_first(path, start):
+    with MetricsLogger(path) as logger:
+        count_from(logger, start)
+        jax.jit(lambda step: count_from(logger, step))(start)
+    steps = [int(start) + i for i in range(3)]
+    assert [record["step"] for record in logged(path)] == steps * 2
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("start", [2**31 - 2, np.int64(2**40 + 5), jnp.int32(2**31 - 2), 2**70])
+def test_steps_that_do_not_fit_are_refused(path, start, x64):
+    fits = x64 and not isinstance(start, jax.Array) and start < 2**63
+    with MetricsLogger(path) as logger, jax.enable_x64(x64):
+        if fits:
+            count_from(logger, start)
+        else:
+            with pytest.raises(ValueError, match=rf"step={int(start)}: 3 steps .* don't fit int"):
+                count_from(logger, start)
+    expected = [int(start) + i for i in range(3)] if fits else []
+    assert [record["step"] for record in logged(path)] == expected
+
+
+@pytest.mark.parametrize(
+    "start", [jnp.arange(3), np.arange(1), [1], [[1], [1, 2]], 0.5, True, "1", jnp.float32(1)]
+)
+def test_scan_refuses_a_step_that_is_no_integer(path, start):
+    with MetricsLogger(path) as logger, pytest.raises(TypeError, match="step is one integer, not"):
+        count_from(logger, start)
 
 
 def test_scans_inside_scans_both_log(path):

@@ -124,7 +124,7 @@ class LogsInsideJit(abc.ABC):
             every: How many iterations to log at once. If it doesn't divide their number, the rest
                 is compiled as a second loop, which doubles the time to compile `f`.
             step: The first iteration's number: records get a `"step"` that counts up from there,
-                unless they have one. None adds none.
+                unless they have one. One integer, of Python, NumPy or JAX. None adds none.
             lane: What to call the index along mapped axes.
             metrics: Picks what to log: `y -> names to scalars`. None logs `y`.
             collect: Whether to return the `ys`. Without, a long run needs no memory for them.
@@ -135,9 +135,9 @@ class LogsInsideJit(abc.ABC):
 
         Raises:
             TypeError: If what is to be logged is no mapping, or a value is of a kind that can't be
-                logged; names the metric.
-            ValueError: If a value is no scalar, or `every` no positive number, or if the logger is
-                closed.
+                logged; names the metric. If `step` is no integer.
+            ValueError: If a value is no scalar, or `every` no positive number, if steps outgrow
+                their type (32 bits, unless `jax_enable_x64` is set), or if the logger is closed.
 
         Example:
             >>> def train_step(weight, _):
@@ -154,6 +154,8 @@ class LogsInsideJit(abc.ABC):
         from vibe_rl.metrics import tracing  # noqa: PLC0415 - imports jax
 
         self._arrivals.check_open()
+        if step is not None:
+            _check_step(step)
         return tracing.scan(
             self._arrivals,
             f,
@@ -174,15 +176,20 @@ def _is_due(record: Mapping[str, Any], *, every: int | None, step: Any, where: A
         return True if where is None else where
     if type(every) is not int or every < 1:
         raise ValueError(f"every is a number of steps, at least 1, not {every!r}")
-    step = record.get("step") if step is None else step
+    if step is None and isinstance(record, Mapping):
+        step = record.get("step")
     if step is None:
         raise ValueError("every counts steps: pass step=, or a record that has a 'step'")
-    if np.shape(step) or _kind(step) not in "iu":
-        raise TypeError(f"step is one integer, not {step!r:.99}")
+    _check_step(step)
     on_step = step % every == 0
     return on_step if where is None else where & on_step
 
 
+def _check_step(step: Any) -> None:
+    if _kind(step) not in ("i", "u") or np.shape(step):
+        raise TypeError(f"step is one integer, not {step!r:.99}")
+
+
 def _kind(value: Any) -> str:
     dtype = value.dtype if hasattr(value, "dtype") else np.dtype(type(value))
-    return str(dtype.kind)
+    return str(getattr(dtype, "kind", dtype))  # JAX's own types, of keys, have no kind

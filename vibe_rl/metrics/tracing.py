@@ -65,8 +65,7 @@ def scan(
         # No iteration, or a mistake that lax.scan explains.
         carry, ys = jax.lax.scan(f, init, xs, length, how.reverse, how.unroll)
         return carry, ys if how.collect else None
-    start = jnp.asarray(start)
-    inputs = (start + jnp.arange(total, dtype=start.dtype), xs)
+    inputs = (_count_from(start, total), xs)
     chunk = _chunk(arrivals, f, how)
 
     def run(carry: Carry, rows: slice, size: int) -> tuple[Carry, Any]:
@@ -85,6 +84,21 @@ def scan(
     carry, last = run(carry, slice(rest) if how.reverse else slice(total - rest, None), rest)
     parts = (last, ys) if how.reverse else (ys, last)
     return carry, jax.tree.map(lambda *ys: jnp.concatenate(ys), *parts)
+
+
+def _count_from(start: Any, total: int) -> jax.Array:
+    """So many steps from `start`, in a type of at least 32 bits; of 64 only if JAX has these."""
+    dtype = jax.dtypes.canonicalize_dtype(getattr(start, "dtype", np.int64))
+    if dtype.itemsize < 4:
+        dtype = np.dtype(np.int32)
+    if not isinstance(start, jax.core.Tracer):
+        start, limits = int(start), np.iinfo(dtype)
+        if start < limits.min or start + total - 1 > limits.max:
+            raise ValueError(
+                f"step={start}: {total} steps from there don't fit {dtype.name}"
+                + ("" if dtype.itemsize > 4 else "; jax_enable_x64 allows 64 bits")
+            )
+    return jnp.asarray(start, dtype) + jnp.arange(total, dtype=dtype)
 
 
 def _chunk(arrivals: Arrivals, f: Callable[..., Any], how: Scanning) -> Callable[..., Any]:
@@ -202,7 +216,7 @@ def _shards(values: Any) -> tuple[dict[str, Any], Any]:
     """
     labels = {}
     first: Any = True
-    for axis in getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()):
+    for axis in jax.sharding.get_abstract_mesh().manual_axes:
         index = jax.lax.axis_index(axis)
         is_known = axis in _varying(index)  # not with check_vma=False
         if is_known and not any(axis in _varying(leaf) for leaf in jax.tree.leaves(values)):
