@@ -79,6 +79,31 @@ def test_lines_are_those_of_write_for_columns_of_every_shape(tmp_path):
     assert lines_of_batch(tmp_path, {**columns, **shared}) == expected
 
 
+@pytest.mark.parametrize("unit", ["Y", "D", "h", "s", "ms", "us", "ns"])
+def test_lines_are_those_of_write_for_times(tmp_path, unit):
+    times = np.array(["2024-02-29T12:34:56.789012345", "NaT", "1969-12-31"], f"datetime64[{unit}]")
+    columns = {
+        "when": times,
+        "one": times[:, None],
+        "pairs": np.stack([times, times[::-1]], axis=1),
+        "deep": np.broadcast_to(times[:, None, None], (3, 2, 1)),
+        "wall_time": np.ones(3),
+    }
+    rows = [{name: column[i] for name, column in columns.items()} for i in range(3)]
+    assert lines_of_batch(tmp_path, columns) == lines_of_rows(tmp_path, rows)
+
+
+@pytest.mark.parametrize("unit", ["D", "us", "ns"])
+def test_durations_are_refused_as_by_write(tmp_path, unit):
+    column = np.arange(3).astype(f"timedelta64[{unit}]")
+    with MetricsLogger(tmp_path / "m.jsonl") as logger:
+        with pytest.raises(TypeError) as by_write:
+            logger.write({"took": column[0]})
+        with pytest.raises(TypeError) as by_write_batch:
+            logger.write_batch({"took": column})
+    assert str(by_write_batch.value) == str(by_write.value)
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(width=32), st.floats(), st.integers(-(2**63), 2**63 - 1))),

@@ -139,7 +139,9 @@ def _host_column(value: Any) -> Any:
         return host_value(value)
     if array.ndim == 0:
         return host_value(array[()])
-    if array.dtype.kind in "OUSMm":
+    if array.dtype.kind in "Mm":  # of which tolist() makes integers where datetime is too coarse
+        return [host_value(row) for row in array]
+    if array.dtype.kind in "OUS":
         return host_value(array.tolist())
     if array.size:
         host_value(array.flat[0])  # raises if no element of this type can be logged
