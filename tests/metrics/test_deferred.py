@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vibe_rl.metrics import MetricsLogger, pack, read_metrics
+from vibe_rl.metrics import MetricsLogger, deferred, pack, read_metrics
 
 
 @jax.jit
@@ -116,6 +116,31 @@ def test_write_waits_for_the_record_of_so_many_calls_ago(tmp_path, slow):
         thread.join()
         assert logger.stats.queued <= 1 + logger._writer.queued
     assert steps(tmp_path / "m.jsonl") == [0, 1, 2]
+
+
+def test_what_is_held_is_bounded_whoever_wrote_the_oldest(tmp_path, slow, monkeypatch):
+    await_values = deferred.Held.await_values
+
+    def spy(held, deadline):
+        slow.go.set()  # not before somebody waits
+        return await_values(held, deadline)
+
+    monkeypatch.setattr(deferred, "_MANY", 5)
+    monkeypatch.setattr(deferred.Held, "await_values", spy)
+    held = []
+    with MetricsLogger(tmp_path / "m.jsonl", defer=1) as logger:
+
+        def loop():
+            for step in range(1, 20):
+                logger.write({"step": step})
+                held.append(len(logger._deferred._held))
+
+        logger.write({"step": 0, "x": slow(0)})
+        thread = threading.Thread(target=loop)
+        thread.start()
+        thread.join()
+    assert max(held) == 4
+    assert steps(tmp_path / "m.jsonl") == list(range(20))
 
 
 def test_wall_time_is_that_of_the_call(tmp_path):
@@ -297,7 +322,8 @@ def test_threads_keep_their_order(tmp_path, defer):
         assert [record["x"] for record in mine] == list(range(300))
 
 
-def test_a_computation_may_log_while_a_record_waits_for_its_value(tmp_path):
+def test_a_computation_may_log_while_a_record_waits_for_its_value(tmp_path, monkeypatch):
+    monkeypatch.setattr(deferred, "_MANY", 2)  # nor then does a callback wait
     logger = MetricsLogger(tmp_path / "m.jsonl", defer=1)
     held = threading.Event()
 

@@ -21,8 +21,11 @@ from vibe_rl.metrics.host import (
 )
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.packing import Packed
+from vibe_rl.metrics.threads import BackgroundThread
 
 _POLL_S = 1e-3
+# From so many calls on, a thread also waits for what another one wrote.
+_MANY = 10_000
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +71,7 @@ class Deferred:
     """Keeps the last records back, and logs them in order.
 
     No lock is held while waiting for a device: what it computes may itself log, by a callback. For
-    the same reason a thread waits for its own records only.
+    the same reason a thread waits for its own records only, until very many are held.
 
     Args:
         most: How many records are kept back while more come in.
@@ -105,7 +108,11 @@ class Deferred:
         if len(self._held) <= self._most:  # else something is logged, which wakes too
             self._wake()
         self._log_while(
-            lambda head: head.await_values(None) if head.thread == thread else head.is_ready(),
+            lambda head: (
+                head.await_values(None)
+                if head.thread == thread or self._is_full()
+                else head.is_ready()
+            ),
             keep=self._most,
         )
         self.raise_error(thread)
@@ -145,6 +152,14 @@ class Deferred:
     def queued(self) -> int:
         """How many records are held back."""
         return sum(held.records for held in list(self._held))
+
+    def _is_full(self) -> bool:
+        """Whether this thread is to wait for others' records, lest too many be held."""
+        if len(self._held) < _MANY:
+            return False
+        # JAX's threads, on which callbacks run, are dummies to Python; they may wait for themselves
+        ours = (BackgroundThread, threading._DummyThread)  # noqa: SLF001 - has no public name
+        return not isinstance(threading.current_thread(), ours)
 
     def _log_while(self, is_ready: Callable[[Held], bool], keep: int = 0) -> bool:
         """Log the oldest until `keep` are left, or one isn't ready."""
