@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vibe_rl.metrics import MetricsLogger, read_metrics
+from vibe_rl.metrics import MetricsLogger, pack, read_metrics
 from vibe_rl.metrics.arrivals import Arrivals
 
 
@@ -161,7 +161,9 @@ def test_a_lane_gets_the_name_that_was_chosen_and_a_field_of_that_name_stays(pat
         ({"a": {"b": 1j}}, {}, TypeError, r"metric 'a\.b'.*(1j|complex)"),
         ({"_nonfinite": 1}, {}, ValueError, r"'_nonfinite' is the format's own"),
         ([1], {}, TypeError, r"mapping of names to .*\[1\]"),
-        ([1], {"every": 2}, ValueError, r"pass step="),
+        ([1], {"step": 3}, TypeError, r"a record is a mapping of names to .*\[1\]"),
+        ([1], {"every": 3}, TypeError, r"a record is a mapping of names to .*\[1\]"),
+        (pack({"a": 1}), {"step": 3}, TypeError, r"a record is a mapping of names to .*"),
     ],
 )
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])

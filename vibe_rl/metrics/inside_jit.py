@@ -43,7 +43,9 @@ class LogsInsideJit(abc.ABC):
         the record depends on that axis; with its index under the name `lane` (under nested `vmap`,
         a list of indices, outermost first). Under `shard_map` there is one for each shard over
         which the values vary, with its index under the mesh axis's name. A field of the record's
-        own by the same name stays.
+        own by the same name stays. Where the shards are spread over several processes, each process
+        logs those it holds: with `process="primary"`, only process 0's shards are logged; make the
+        logger with `process="all"` to log them all.
 
         Where JAX computes what doesn't count, `where` must say so: under `vmap`, both branches of
         a `cond` run in every lane, and finished lanes of a `while_loop` go on running. JAX promises
@@ -53,7 +55,8 @@ class LogsInsideJit(abc.ABC):
 
         Args:
             record: As for `pack`: names to scalars, arrays, text or None, or mappings of these.
-                Outside compiled functions, whatever `write()` takes. `wall_time` is the arrival.
+                Outside compiled functions, whatever `write()` takes (what is packed as a whole,
+                without `step` and `every` only). `wall_time` is the arrival.
             every: Log only if the step is a multiple of this. None logs always.
             step: The step that `every` counts; the record's own `"step"` if None. It is logged as
                 `"step"` unless the record has one.
@@ -78,6 +81,7 @@ class LogsInsideJit(abc.ABC):
             >>> [record["step"] for record in read_metrics("runs/example/metrics.jsonl")]
             [0, 10, 20]
         """
+        _check_record(record, has_step=step is not None or every is not None)
         due = _is_due(record, every=every, step=step, where=where)
         if step is not None:
             record = {"step": step, **record}
@@ -168,6 +172,14 @@ class LogsInsideJit(abc.ABC):
         )
 
 
+def _check_record(record: Any, *, has_step: bool) -> None:
+    # A packed record, which `write()` takes, has no place for a step.
+    if not isinstance(record, Mapping) and (has_step or not isinstance(record, Packed)):
+        raise TypeError(
+            f"a record is a mapping of names to values, such as {{'loss': 0.4}}, not {record!r:.99}"
+        )
+
+
 def _is_due(record: Mapping[str, Any], *, every: int | None, step: Any, where: Any) -> Any:
     """Whether to log a record: one boolean, of Python or of JAX, traced or not."""
     if where is not None and (np.shape(where) or _kind(where) != "b"):
@@ -176,7 +188,7 @@ def _is_due(record: Mapping[str, Any], *, every: int | None, step: Any, where: A
         return True if where is None else where
     if type(every) is not int or every < 1:
         raise ValueError(f"every is a number of steps, at least 1, not {every!r}")
-    if step is None and isinstance(record, Mapping):
+    if step is None:
         step = record.get("step")
     if step is None:
         raise ValueError("every counts steps: pass step=, or a record that has a 'step'")
