@@ -2,8 +2,11 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import jax
@@ -47,5 +50,24 @@ def test_the_examples_of_docstrings_run(module, tmp_path, monkeypatch):
 def test_ci_runs_the_test_line_of_the_readme():
     run, test = blocks(ROOT / "README.md", "sh")[:2]
     assert "vibe-rl train ppo" in run
-    quiet = test.strip().replace("pip install -e", "pip install -q -e")
-    assert quiet in (ROOT / ".ci" / "run").read_text()
+    assert f"({test.strip()})\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_ci_fails_when_the_installation_fails(tmp_path):
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    commands = tmp_path / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    for name, code in {
+        "pip": 1,
+        "python": 0,
+        "ruff": 0,
+        "mypy": 0,
+        "mkdocs": 0,
+        "python3": 0,
+    }.items():
+        (commands / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (commands / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"}
+    run = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=environment, check=False)
+    assert run.returncode == 1

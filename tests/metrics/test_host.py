@@ -309,3 +309,9 @@ def test_where_reading_means_a_transfer_all_are_started_before_the_first_is_awai
     assert events == [*["start"] * 3, *["read"] * 3] * 2
     with pytest.raises(ValueError, match=r"metric 'x'.*donated"):
         host_record({"x": deleted})
+
+
+@pytest.mark.parametrize("value", [np.ma.masked, np.ma.array([1.0, 2.0], mask=[0, 1])])
+def test_masked_arrays_are_refused_with_the_way_out(value):
+    with pytest.raises(TypeError, match=r"metric 'x': is a masked array: log array\.filled"):
+        host_record({"x": value})

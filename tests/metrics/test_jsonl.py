@@ -245,3 +245,14 @@ def test_jq_sees_a_numeric_loss(varied):
     command = ["jq", "-r", "select(.note).note", varied]
     out = subprocess.run(command, capture_output=True, check=True, text=True)
     assert out.stdout.strip() == CORNERS["scripts"]
+
+
+def test_a_line_that_is_completed_while_it_is_read_is_not_taken_for_two(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"a":1}\n{"a":')
+    records = iter_metrics(path, strict=True)
+    assert next(records) == {"a": 1}
+    # The file's buffer ends in the torn line: what is appended now would come as a line of its own.
+    with path.open("ab") as file:
+        file.write(b'2}\n{"a":3}\n')
+    assert all(record["a"] in (2, 3) for record in records)

@@ -40,7 +40,7 @@ def test_a_config_comes_back_from_a_run_directory(tmp_path):
         ({"update_epochs": 0}, "update_epochs"),
         ({"num_minibatches": 0}, "num_minibatches"),
         ({"hidden_sizes": (64, 0)}, "each of hidden_sizes must be an integer of at least 1, not 0"),
-        ({"seed": -1}, "seed must be an integer of at least 0, not -1"),
+        ({"seed": -1}, "seed must be an integer of 0 to 4294967295, not -1"),
         ({"learning_rate": 0.0}, "learning_rate must be greater than 0.0, not 0.0"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a finite number, not '1e-3'"),
         ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
@@ -104,3 +104,15 @@ except ImportError as error:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "gymnax" in out.stdout
     assert "pip install 'vibe-rl[train]'" in out.stdout
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**63])
+def test_a_seed_that_would_stand_for_another_is_refused(seed):
+    with pytest.raises(ValueError, match="seed must be an integer of 0 to 4294967295"):
+        PPOConfig(seed=seed)
+
+
+@pytest.mark.parametrize("wrong", [{"env_id": 3}, {"hidden_sizes": 64}])
+def test_a_field_of_another_type_is_named(wrong):
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        PPOConfig(**wrong)

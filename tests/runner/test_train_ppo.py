@@ -169,3 +169,10 @@ def test_an_environment_it_cannot_learn_leaves_the_run_directory_as_it_was(tmp_p
     with pytest.raises(ValueError, match="Pendulum-v1"):
         train_ppo(PPOConfig(env_id="Pendulum-v1"), run_dir=run)
     assert not run.log_path().exists()
+
+
+def test_arguments_of_another_kind_are_named(tmp_path):
+    with pytest.raises(TypeError, match="config is a PPOConfig"):
+        train_ppo({"seed": 1})
+    with pytest.raises(TypeError, match="run_dir is a RunDir"):
+        train_ppo(PPOConfig(), run_dir=tmp_path)

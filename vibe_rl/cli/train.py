@@ -87,7 +87,9 @@ def ppo(
         )
 
     print(f"Run directory: {os.path.relpath(run.root)}")
-    print(f"Final return:  {metrics['episode_return'][-1]:.1f} (mean of the last 100 episodes)")
+    print(
+        f"Final return:  {metrics['episode_return'][-1]:.1f} (mean of up to 100 episodes)"
+    )
     print(f"Last record:   tail -n 1 {log}")
     if tensorboard:
         print(f"Curves:        tensorboard --logdir {shlex.quote(os.path.relpath(run.logs))}")

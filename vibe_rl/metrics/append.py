@@ -41,12 +41,9 @@ class MetricsFile:
 
     Raises:
         OSError: If the path is a directory or can't be written.
-        ValueError: If the path is a URL.
     """
 
     def __init__(self, path: Path) -> None:
-        if "://" in str(path) or str(path).split("/")[0].endswith(":"):
-            raise ValueError(f"{str(path)!r} is a URL; metrics are written to a local path")
         self.path = path
         self._is_child = False
         path.parent.mkdir(parents=True, exist_ok=True)

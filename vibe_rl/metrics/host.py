@@ -309,6 +309,11 @@ def _enum(value: enum.Enum) -> str | int | float:
     return value.name
 
 
+def _refuse_masked(_: Any) -> NoReturn:
+    reason = "is a masked array: log array.filled(...) with what shall stand for masked values"
+    raise UnloggableError(TypeError, reason)
+
+
 def _refuse(value: Any) -> NoReturn:
     kind = type(value)
     raise UnloggableError(
@@ -329,7 +334,7 @@ EXACT_DTYPES = frozenset(
 _asarray = np.asarray
 
 # Types of what goes into a row as it is.
-_HOST_SCALARS = frozenset(
+_HOST_SCALARS: frozenset[type] = frozenset(
     (float, int, str, bool, NoneType, *(dtype.type for dtype in EXACT_DTYPES))
 )
 
@@ -357,6 +362,7 @@ _SUBCLASSES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = 
     ((list, tuple), _sequence),
     ((datetime, date, time), lambda moment: moment.isoformat()),
     (os.PathLike, os.fsdecode),
+    (np.ma.MaskedArray, _refuse_masked),
     (np.ndarray, lambda array: _array(np.asarray(array))),
     (np.datetime64, str),
     (np.generic, _narrow),

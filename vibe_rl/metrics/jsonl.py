@@ -136,14 +136,17 @@ def _records(path: Path, *, strict: bool) -> Iterator[tuple[int, dict[str, Any]]
     with file:
         byte = 0
         for number, line in enumerate(file, start=1):
+            is_last = not line.endswith(b"\n")
             try:
                 yield byte, decode(line)
             except ValueError as error:
-                if line.endswith(b"\n") and not line.isspace():
+                if not is_last and not line.isspace():
                     message = f"{path}, line {number}: not a record: {error}"
                     if strict:
                         raise ValueError(message) from None
                     warnings.warn(f"{message}; passed over", stacklevel=3)
+            if is_last:
+                return  # whatever an append under way has added since: it is the same line's rest
             byte += len(line)
 
 

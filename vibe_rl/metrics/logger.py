@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
 import logging
 import os
+import re
 import threading
 import time
 import weakref
@@ -122,7 +124,7 @@ class MetricsLogger(LogsInsideJit):
         self._queue_size = queue_size
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
-        path = path.log_path() if isinstance(path, RunDir) else Path(path)
+        path = path.log_path() if isinstance(path, RunDir) else _local_path(path)
         self._process = None  # what each record says
         if process == "all" and process_count() > 1:
             self._process = process_index()
@@ -428,6 +430,18 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
+def _local_path(path: str | os.PathLike[str]) -> Path:
+    # A `Path` made of a URL has lost one slash: gs:/bucket.
+    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+        raise ValueError(f"{os.fspath(path)!r} is a URL; metrics are written to a local path")
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "is a directory; give a file in it, or a RunDir", str(path)
+        )
+    return path
+
+
 def _check_settings(
     queue_size: int, overflow: str, flush_interval: float, defer: int, process: str
 ) -> None:
@@ -443,7 +457,8 @@ def _check_settings(
         0 <= flush_interval <= threading.TIMEOUT_MAX
     ):
         raise ValueError(
-            f"flush_interval is a number of seconds, at least 0, not {flush_interval!r}"
+            f"flush_interval is a number of seconds from 0 to {threading.TIMEOUT_MAX:g}, "
+            f"not {flush_interval!r}"
         )
 
 

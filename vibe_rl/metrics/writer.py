@@ -80,8 +80,8 @@ class Writer:
     ) -> None:
         self._append = append
         self._on_append = on_append
-        self._size = queue_size
-        self._slot = max(MAX_BYTES // queue_size, 1)
+        self._size = min(queue_size, MAX_BYTES)  # a slot has a byte at least
+        self._slot = MAX_BYTES // self._size
         self._overflow = overflow
         self._interval = flush_interval
         self._on_idle = on_idle

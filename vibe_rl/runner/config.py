@@ -5,6 +5,7 @@ Nothing here imports JAX, so that a command line can show every option at once.
 
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -100,13 +101,17 @@ class PPOConfig:
     """Nonlinearity of the hidden layers."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.env_id, str):
+            raise TypeError(f"env_id must be a string, not {self.env_id!r}")
+        if not isinstance(self.hidden_sizes, Sequence):
+            raise TypeError(f"hidden_sizes must be a tuple of integers, not {self.hidden_sizes!r}")
         # A config read back from JSON has a list here, which has no hash.
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         for name in _COUNTS:
             _check_int(name, getattr(self, name), least=1)
         for size in self.hidden_sizes:
             _check_int("each of hidden_sizes", size, least=1)
-        _check_int("seed", self.seed, least=0)
+        _check_int("seed", self.seed, least=0, most=2**32 - 1)  # what a random key takes
         for name in ("learning_rate", "clip_epsilon", "max_grad_norm"):
             _check_float(name, getattr(self, name), above=0.0)
         for name in ("entropy_coef", "value_coef"):
@@ -144,13 +149,14 @@ class PPOConfig:
         return math.ceil(self.total_timesteps / self.steps_per_record)
 
 
-def _check_int(name: str, value: Any, *, least: int) -> None:
+def _check_int(name: str, value: Any, *, least: int, most: float = math.inf) -> None:
     try:
-        ok = operator.index(value) >= least
+        ok = least <= operator.index(value) <= most
     except TypeError:
         ok = False
     if not ok:
-        raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        bounds = f"at least {least}" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{name} must be an integer of {bounds}, not {value!r}")
 
 
 def _check_float(

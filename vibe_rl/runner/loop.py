@@ -52,8 +52,11 @@ def run_loop(
         The last state, and the history.
 
     Raises:
+        TypeError: If `run_dir` is no `RunDir`.
         ValueError: If there are backends but no run directory.
     """
+    if not isinstance(run_dir, RunDir | None):
+        raise TypeError(f"run_dir is a RunDir, not {run_dir!r}; RunDir(run_id=...) opens a run")
     if backends and run_dir is None:
         raise ValueError("backends follow the run's metrics file: give a run_dir too")
     records: list[Record] = []

@@ -116,6 +116,7 @@ def train_ppo(
         each record, so that `metrics["episode_return"][-1]` is the final return.
 
     Raises:
+        TypeError: If `config` is no `PPOConfig`, or `run_dir` no `RunDir`.
         ValueError: If the environment is unknown or its actions are not discrete, or if there are
             backends but no run directory.
 
@@ -123,6 +124,8 @@ def train_ppo(
         >>> run = RunDir("ppo_cartpole")
         >>> train_state, metrics = train_ppo(PPOConfig(seed=1), run_dir=run)
     """
+    if not isinstance(config, PPOConfig):
+        raise TypeError(f"config is a PPOConfig, not {config!r}")
     env = make_env(config.env_id, config.num_envs)
     return run_loop(
         init_train_state,
