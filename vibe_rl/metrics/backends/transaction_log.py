@@ -18,26 +18,29 @@ class TransactionLog:
 
     Args:
         path: The file; it exists already.
+        first: W&B's own step of the first row that counts.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first: int = 0) -> None:
         from wandb.proto.wandb_internal_pb2 import (  # type: ignore[attr-defined]  # noqa: PLC0415
             Record,
         )
 
         self._parse = Record.FromString
         self._file = path.open("rb")
+        self._first = first
         self._position = _FILE_HEADER_BYTES
         self._record = b""
         self._rows = 0
 
     def rows(self) -> int:
-        """Read on, and return how many rows the file holds by now."""
+        """Read on, and return how many rows that count the file holds by now."""
         while (chunk := self._next_chunk()) is not None:
             kind, data = chunk
             self._record += data
             if kind in _ENDS_RECORD:
-                self._rows += self._parse(self._record).HasField("history")
+                record = self._parse(self._record)
+                self._rows += record.HasField("history") and record.history.step.num >= self._first
                 self._record = b""
         return self._rows
 

@@ -23,7 +23,7 @@ _ID_FILE = "wandb_id.txt"
 # Seconds between two writes of W&B to its log on the disk. Its own default is 15: what a killed
 # process loses.
 _LOG_INTERVAL_S = 0.1
-# How long flush() waits for a log that does not grow.
+# How much longer than between two of its writes flush() waits for a log that does not grow.
 _FLUSH_PATIENCE_S = 10.0
 
 
@@ -82,7 +82,8 @@ class WandbBackend:
         saved = None if id_file is None else _saved_id(id_file)
         if saved and not init_kwargs.keys() & {"id", "resume_from", "fork_from"}:
             init_kwargs = {"id": saved, "resume": "must", **init_kwargs}
-        _keep_apart(wandb.run, init_kwargs)
+        users = wandb.run
+        _keep_apart(users, init_kwargs)
         self.exit_code: int | None = None
         self._run = wandb.init(
             project=project,
@@ -99,7 +100,9 @@ class WandbBackend:
         self._has_steps = False
         self._disk = None
         if not (self._run.disabled or self._run.settings.x_skip_transaction_log):
-            self._disk = TransactionLog(Path(self._run.settings.sync_file))
+            is_shared = self._run.settings.mode == "shared"  # between machines: it has no one count
+            first = self._run.step if self._run is users and not is_shared else 0
+            self._disk = TransactionLog(Path(self._run.settings.sync_file), first)
 
     @property
     def run_id(self) -> str:
@@ -146,15 +149,18 @@ class WandbBackend:
         """Wait until the rows are in W&B's log on the disk, from which it uploads them.
 
         Raises:
-            TimeoutError: If the log has not grown for 10 s.
+            TimeoutError: If the log has not grown for 10 s longer than W&B takes between two writes
+                to it: 0.1 s, but 15 s in a run that you started yourself.
         """
         if self._disk is None:
             return
+        # Not ours if the run was there before us.
+        patience = self._run.settings.x_transaction_log_flush_interval + _FLUSH_PATIENCE_S
         seen, since = -1, clock.monotonic()
         while (rows := self._disk.rows()) < self._rows:
             if rows > seen:
                 seen, since = rows, clock.monotonic()
-            elif clock.monotonic() > since + _FLUSH_PATIENCE_S:
+            elif clock.monotonic() > since + patience:
                 raise TimeoutError(f"W&B has not saved {self._rows - rows} rows of {self.identity}")
             clock.sleep(_LOG_INTERVAL_S / 5)
 
