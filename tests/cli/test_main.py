@@ -85,3 +85,13 @@ sys.exit(main({args}))
 def test_the_module_is_the_command():
     result = python("-m", "vibe_rl.cli", "--version")
     assert (result.returncode, result.stdout) == (0, f"vibe-rl {vibe_rl.__version__}\n")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_reader_that_has_gone_is_no_error(option):
+    command = [sys.executable, "-m", "vibe_rl.cli", option]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()  # long before it prints
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

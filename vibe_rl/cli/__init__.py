@@ -1,5 +1,6 @@
 """The `vibe-rl` command: this file starts and ends it, and each verb has a file of its own."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,17 +23,20 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 after an error; 2 if what was asked for can't be done; 130 after Ctrl-C;
-        143 after SIGTERM. Other than 0, stderr says why in one line.
+        141 if nobody reads stdout any more; 143 after SIGTERM. Other than 0 and 141, stderr says
+        why in one line.
 
     Raises:
         SystemExit: After `--help`, or an option that can't be understood: tyro ends the program.
     """
-    args = sys.argv[1:] if args is None else args
-    if list(args) == ["--version"]:
-        print(f"vibe-rl {__version__}")
-        return 0
     try:
-        _run(args)
+        try:
+            _run(sys.argv[1:] if args is None else args)
+        finally:
+            sys.stdout.flush()  # here, for at Python's exit a closed pipe can't be caught
+    except BrokenPipeError:  # `vibe-rl --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
+        return 141
     except KeyboardInterrupt:
         message, code = "stopped by Ctrl-C", 130
     except TerminatedError:
@@ -48,6 +52,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str]) -> None:
+    if list(args) == ["--version"]:
+        print(f"vibe-rl {__version__}")
+        return
     try:
         from vibe_rl.cli.app import app  # noqa: PLC0415 - tyro is optional
     except ModuleNotFoundError as error:
