@@ -54,6 +54,13 @@ def test_a_backend_that_a_logger_fed_gets_the_rest(run, capsys):
     assert steps(f"{run}/logs") == list(range(10, 20))
 
 
+def test_when_there_is_nothing_to_deliver_no_file_is_left(run, tmp_path, capsys):
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+    assert "took 0 records" in capsys.readouterr().out
+    assert len(list(tmp_path.rglob("events.*"))) == 1
+
+
 def test_from_start_delivers_everything_again(run, capsys):
     assert main(["sync", run, "--to", "tensorboard"]) == 0
     assert main(["sync", run, "--to", "tensorboard", "--from-start"]) == 0

@@ -54,6 +54,17 @@ def test_without_a_step_records_are_counted(tmp_path):
     assert [step for _, step, _ in points] == [0, 2]
 
 
+@pytest.mark.parametrize("step", [2**63, -(2**63) - 1])
+def test_a_step_that_takes_more_than_64_bits_is_counted_too(tmp_path, step):
+    points = logged(tmp_path, {"a": 1.0}, {"a": 2.0}, step=step)["a"]
+    assert [(step, value) for _, step, value in points] == [(0, 1.0), (1, 2.0)]
+
+
+def test_without_numbers_there_is_no_file(tmp_path):
+    assert logged(tmp_path, {"text": "x"}) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_records_of_many_kinds_keep_their_own_tags(tmp_path):
     backend = TensorBoardBackend(tmp_path)
     for i in range(600):  # more kinds than are remembered at a time, and each of them twice
@@ -140,7 +151,7 @@ def test_a_url_is_refused(url):
 
 def test_a_directory_that_can_not_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(OSError, match=r"log_dir '.*logs' can't be written"):
         TensorBoardBackend(tmp_path / "file" / "logs")
 
 

@@ -221,12 +221,11 @@ def test_a_file_without_an_id_means_a_new_run_and_a_warning(tmp_path, caplog, co
         file.mkdir()
     else:
         file.write_bytes(content)
+    backend = resume_wandb(tmp_path)
+    backend.close()
     if content is None:  # which no new id can replace
-        with pytest.raises(OSError, match="wandb_id"):
-            WandbBackend(run_dir=tmp_path)
+        assert f"W&B run {backend.run_id} won't be resumed" in caplog.text
     else:
-        backend = resume_wandb(tmp_path)
-        backend.close()
         assert file.read_text() == backend.run_id
     assert "starting a new W&B run" in caplog.text
 
@@ -376,6 +375,27 @@ def test_the_run_ends_as_close_was_told(tmp_path, exit_code):
     backend = WandbBackend()
     backend.exit_code = exit_code
     backend.close()
+    assert first_of("exit", tmp_path).exit_code == exit_code
+
+
+@pytest.mark.usefixtures("in_the_environment")
+@pytest.mark.parametrize(
+    ("end", "exit_code"),
+    [("", 0), ("sys.exit(3)", 3), ("1 / 0", 1), ("caught(); logger.close()", 0)],
+)
+def test_a_run_that_nobody_closes_ends_as_its_process_does(tmp_path, monkeypatch, end, exit_code):
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)  # W&B hooks into a main process only
+    script = f"""if True:
+        import contextlib, sys
+        from vibe_rl.metrics import MetricsLogger, WandbBackend
+        def caught():
+            with contextlib.suppress(SystemExit):
+                sys.exit(3)
+        logger = MetricsLogger("metrics.jsonl", [WandbBackend()])
+        logger.write({{"loss": 1.0}})
+        {end}
+    """
+    subprocess.run([sys.executable, "-c", script], check=False, cwd=tmp_path, capture_output=True)
     assert first_of("exit", tmp_path).exit_code == exit_code
 
 

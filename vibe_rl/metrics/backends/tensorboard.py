@@ -10,13 +10,16 @@ import struct
 import time as clock
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vibe_rl.metrics.backends.inert import primary_only
+from vibe_rl.metrics.backends.writable import writable
 
 # Large enough that an event never straddles it, so that a full disk can't leave half of one behind.
 _BUFFER_BYTES = 1 << 20
 _NUMBER = (float, int)  # in the place of `float | int`, which takes twice the time
+# TensorBoard's steps are integers of 64 bits.
+_STEPS = 2**63
 # Kinds of records (sets of names) that are remembered at a time.
 _MAX_KINDS = 256
 
@@ -32,12 +35,12 @@ class TensorBoardBackend:
     In a job of several processes (`jax.distributed`), the first one writes; on the others this
     makes a backend that does nothing.
 
-    A point lies at its record's step, or, without one, at the record's number in the metrics file;
-    and at the time at which the record was written, not when it was delivered.
+    A point lies at its record's step; without one, or with one that takes more than 64 bits, at the
+    record's number in the metrics file. Its time is when the record was written, not delivered.
 
     Args:
         log_dir: Where the event file goes; made if missing. Each backend writes a file of its own,
-            so a run that is opened again adds to its curves.
+            from its first number on, so a run that is opened again adds to its curves.
 
     Raises:
         ImportError: If neither tensorboardX nor TensorBoard itself (which `torch.utils.tensorboard`
@@ -53,17 +56,10 @@ class TensorBoardBackend:
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self._new_event, self._crc32c = _library()
-        self._dir = _local_path(log_dir)
-        self._dir.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads a directory's files in the order of their names.
-        name = (
-            f"events.out.tfevents.{clock.time():.6f}.{socket.gethostname()}.{secrets.token_hex(4)}"
-        )
-        self._file = (self._dir / name).open("xb", buffering=_BUFFER_BYTES)
+        self._dir = writable(_local_path(log_dir), "log_dir")
+        self._file: BinaryIO | None = None
         self._kinds: dict[tuple[str, ...], tuple[Any, list[Any]]] = {}
         self._ordinal = 0
-        self._append(self._new_event(wall_time=clock.time(), file_version="brain.Event:2"))
-        self._file.flush()
 
     @property
     def identity(self) -> str:
@@ -96,10 +92,12 @@ class TensorBoardBackend:
         if scalars := _scalars(record):
             event, values = self._event_for(tuple(scalars))
             event.wall_time = time
-            event.step = ordinal if step is None else step
+            event.step = step if step is not None and -_STEPS <= step < _STEPS else ordinal
             for value, number in zip(values, scalars.values(), strict=True):
                 value.simple_value = number
-            self._append(event)
+            if self._file is None:
+                self._file = self._open()
+            self._append(self._file, event)
         self._ordinal = ordinal + 1
 
     def flush(self) -> None:
@@ -108,11 +106,23 @@ class TensorBoardBackend:
         Raises:
             OSError: If the disk is full. What did not fit is kept for the next call.
         """
-        self._file.flush()
+        if self._file:
+            self._file.flush()
 
     def close(self) -> None:
         """Flush, and close the event file."""
-        self._file.close()
+        if self._file:
+            self._file.close()
+
+    def _open(self) -> BinaryIO:
+        """Begin the event file. Not before there is something for it: empty ones would pile up."""
+        # TensorBoard reads a directory's files in the order of their names.
+        name = (
+            f"events.out.tfevents.{clock.time():.6f}.{socket.gethostname()}.{secrets.token_hex(4)}"
+        )
+        file = (self._dir / name).open("xb", buffering=_BUFFER_BYTES)
+        self._append(file, self._new_event(wall_time=clock.time(), file_version="brain.Event:2"))
+        return file
 
     def _event_for(self, tags: tuple[str, ...]) -> tuple[Any, list[Any]]:
         """An event that has these tags already, and its values: setting them is all that is left.
@@ -126,7 +136,7 @@ class TensorBoardBackend:
             self._kinds[tags] = event, [event.summary.value.add(tag=tag) for tag in tags]
         return self._kinds[tags]
 
-    def _append(self, event: Any) -> None:
+    def _append(self, file: BinaryIO, event: Any) -> None:
         """Append an event in the framing of TensorFlow's record files, in one piece.
 
         The libraries' own writers take four writes for it (slower, and a full disk tears the record
@@ -134,7 +144,7 @@ class TensorBoardBackend:
         """
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
-        self._file.write(length + self._checksum(length) + data + self._checksum(data))
+        file.write(length + self._checksum(length) + data + self._checksum(data))
 
     def _checksum(self, data: bytes) -> bytes:
         crc = self._crc32c(data)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
+import sys
+import threading
 import time as clock
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from vibe_rl.atomic import write_atomically
 from vibe_rl.config_json import decode_config, encode_config
 from vibe_rl.metrics.backends.inert import primary_only
 from vibe_rl.metrics.backends.transaction_log import TransactionLog
+from vibe_rl.metrics.backends.writable import writable
 
 _log = logging.getLogger("vibe_rl")
 
@@ -54,7 +56,8 @@ class WandbBackend:
 
     Attributes:
         exit_code: What `close()` tells W&B about how the run ended: 0 is finished, anything else
-            failed. None: what the interpreter is ending with, if it is.
+            failed. None: finished, or if this process is at its end, what `sys.exit` was called
+            with (in a process of its own, `isolated` can't know the trainer's).
 
     Raises:
         ImportError: If wandb is not installed.
@@ -78,7 +81,7 @@ class WandbBackend:
         **init_kwargs: Any,
     ) -> None:
         wandb = _library()
-        id_file = None if run_dir is None else _writable(Path(run_dir)) / _ID_FILE
+        id_file = None if run_dir is None else writable(Path(run_dir), "run_dir") / _ID_FILE
         saved = None if id_file is None else _saved_id(id_file)
         if saved and not init_kwargs.keys() & {"id", "resume_from", "fork_from"}:
             init_kwargs = {"id": saved, "resume": "must", **init_kwargs}
@@ -95,7 +98,7 @@ class WandbBackend:
         _open_runs.add(self.run_id)
         # A disabled run exists nowhere: there is nothing to resume.
         if id_file and self.run_id != saved and not self._run.disabled:
-            write_atomically(id_file, self.run_id.encode())
+            _save_id(id_file, self.run_id)
         self._rows = 0
         self._has_steps = False
         self._disk = None
@@ -171,7 +174,7 @@ class WandbBackend:
             TimeoutError: As `flush()` does.
         """
         _open_runs.discard(self.run_id)
-        self._run.finish(exit_code=self.exit_code)
+        self._run.finish(exit_code=_end() if self.exit_code is None else self.exit_code)
         self.flush()  # finish() returns before W&B's own process has written everything
         if self._disk is not None:
             self._disk.close()
@@ -267,11 +270,18 @@ def _saved_id(file: Path) -> str | None:
     return text
 
 
-def _writable(directory: Path) -> Path:
+def _save_id(file: Path, run_id: str) -> None:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=directory).close()
-    except OSError as error:
-        message = f"run_dir {str(directory)!r} can't be written: {error.strerror}"
-        raise OSError(error.errno, message) from error
-    return directory
+        write_atomically(file, run_id.encode())
+    except OSError as error:  # the run is under way: better one that can't be resumed than none
+        _log.warning("%s can't be written (%s): W&B run %s won't be resumed", file, error, run_id)
+
+
+def _end() -> int | None:
+    """What `sys.exit` was called with; None unless the interpreter is at its end.
+
+    W&B puts a hook in its place, but asks that only for runs that nobody has finished.
+    """
+    if threading.main_thread().is_alive():
+        return None
+    return getattr(getattr(sys.exit, "__self__", None), "exit_code", None)
