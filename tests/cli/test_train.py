@@ -116,6 +116,16 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_wandb_without_a_login_is_one_line_and_leaves_no_run(tmp_path, monkeypatch, capfd):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "ppo", "--wandb", "--wandb-mode", "online"]) == 2
+    assert re.fullmatch(r"vibe-rl: error: .*", capfd.readouterr().err.splitlines()[-1])
+    assert find_runs("runs") == []
+
+
 def test_a_base_directory_that_is_a_file_is_one_line(tmp_path, capfd):
     file = tmp_path / "runs"
     file.touch()

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,20 +77,24 @@ def ppo(
         log = shlex.quote(os.path.relpath(run.log_path()))
         logging.getLogger("vibe_rl").info("Logging to %s", log)
         backends = []
-        if tensorboard:
-            backends.append(isolated(TensorBoardBackend, log_dir=run.logs))
-        if wandb:
-            options = {} if wandb_mode is None else {"mode": wandb_mode}
-            settings = {"project": wandb_project, "config": dataclasses.asdict(checked), **options}
-            backends.append(isolated(WandbBackend, run_dir=run.root, **settings))
+        try:
+            if tensorboard:
+                backends.append(isolated(TensorBoardBackend, log_dir=run.logs))
+            if wandb:
+                options = {} if wandb_mode is None else {"mode": wandb_mode}
+                settings = {"project": wandb_project, "config": dataclasses.asdict(checked)}
+                backends.append(isolated(WandbBackend, run_dir=run.root, **settings, **options))
+        except Exception as error:
+            for backend in backends:
+                backend.close()
+            shutil.rmtree(run.root)  # made just now, and nothing is in it
+            raise UsageError(" ".join(str(error).split())) from error
         _, metrics = train_ppo(
             checked, run_dir=run, callback=stop, progress=True, backends=backends
         )
 
     print(f"Run directory: {os.path.relpath(run.root)}")
-    print(
-        f"Final return:  {metrics['episode_return'][-1]:.1f} (mean of up to 100 episodes)"
-    )
+    print(f"Final return:  {metrics['episode_return'][-1]:.1f} (mean of up to 100 episodes)")
     print(f"Last record:   tail -n 1 {log}")
     if tensorboard:
         print(f"Curves:        tensorboard --logdir {shlex.quote(os.path.relpath(run.logs))}")
