@@ -181,6 +181,19 @@ def test_a_compiled_function_keeps_no_logger_and_a_logger_no_function(path):
     f(1.0)  # its records are late, but do no harm
 
 
+def test_what_defer_holds_back_is_not_waited_for(path, gate):
+    zero = jax.block_until_ready(jnp.float32(0))
+    with MetricsLogger(path, defer=1) as logger:
+        logger.write({"held": gate(0.0)})
+        # On a thread of its own, for of one thread's computations the second awaits the first.
+        threading.Thread(target=emitting(logger), args=(zero,)).start()
+        while logger.stats.written < RECORDS:
+            time.sleep(0.01)
+        assert logger.stats.queued == 1
+        gate.open()
+    assert read_metrics(path)[-1]["held"] == 0
+
+
 def test_a_callback_waits_for_room_in_the_queue_and_nothing_is_lost(path):
     with MetricsLogger(path, queue_size=16) as logger:
         logger.scan(lambda c, _: (c + 1, {"c": c}), 0, length=2_000, every=500)

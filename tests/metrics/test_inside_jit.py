@@ -120,6 +120,7 @@ def test_every_skips_in_compiled_code_also_when_each_lane_counts_for_itself(path
         assert len(callbacks) == 3
         jax.jit(jax.vmap(run))(jnp.array([0, 1]))
     assert len(callbacks) == 3 + 5
+    assert logger.stats.written == 6 + 5
     assert logged(path) == [
         *({"step": step, "lane": lane} for step in (0, 4, 8) for lane in (0, 1)),
         {"step": 0, "lane": 0},

@@ -278,7 +278,7 @@ def _to_words(array: Any) -> Any:
 def replicated(array: Any) -> Any:
     """The array, whole on every device if shardings are explicit: JAX joins no others."""
     jax = _jax()
-    if getattr(jax.sharding.get_abstract_mesh(), "explicit_axes", ()):
+    if jax.sharding.get_abstract_mesh().explicit_axes:
         return jax.sharding.reshard(array, jax.sharding.PartitionSpec())
     return array
 
