@@ -103,6 +103,8 @@ logger = MetricsLogger("metrics.jsonl", [Hung()])
 for n in range(1_000):
     log(logger, n)
 hung.wait()
+while logger.stats.written < 1_000:  # else the second Ctrl-C may end the wait for the file
+    time.sleep(0.01)
 print("hung", flush=True)
 """
     process, account = child(script)

@@ -254,6 +254,7 @@ def test_a_process_that_dies_of_being_closed_is_given_up(path, log, caplog, monk
     assert 0 in taken(log)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_a_forked_child_reads_what_is_known_of_the_backend(log):
     backend = isolated(FileBackend, log)
     pid = os.fork()
