@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 
 import pytest
 from recorders import FileBackend, taken
@@ -70,6 +71,7 @@ def test_from_start_delivers_everything_again(run, capsys):
 def test_wandb_gets_the_rest_in_the_run_and_project_that_it_had(run, tmp_path, capsys):
     write(run, range(10, 12), WandbBackend(project="rl", run_dir=run, mode="offline"))
     write(run, range(12, 15))
+    time.sleep(1.1)  # W&B names an offline run's directory after the second
     assert main(["sync", run, "--to", "wandb", "--option", "mode=offline"]) == 0
     assert "WandbBackend took 3 records" in capsys.readouterr().out
     rows = [[row["i"] for row in wandb_rows(file)] for file in wandb_files(tmp_path)]
