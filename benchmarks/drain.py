@@ -21,8 +21,8 @@ from backends import jitted_step, timed_block
 from timing import in_turn, machine, median_and_quartiles, print_table
 
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated
-from vibe_rl.metrics.feed import Feed
-from vibe_rl.metrics.isolated import IsolatedBackend
+from vibe_rl.metrics.feed.feed import Feed
+from vibe_rl.metrics.isolation.isolated import IsolatedBackend
 from vibe_rl.metrics.lines import Position
 
 START = Position(0, 0)

@@ -122,7 +122,7 @@ def test_what_cannot_be_done_is_said_in_one_line(run, capsys, args, message):
 
 
 def test_what_a_backend_does_not_take_is_an_error(run, capsys, monkeypatch):
-    monkeypatch.setattr("vibe_rl.metrics.tickets.PATIENCE_S", 0.5)
+    monkeypatch.setattr("vibe_rl.metrics.feed.tickets.PATIENCE_S", 0.5)
 
     def refuse(self, record, step=None):
         raise ConnectionError("no network")

@@ -18,7 +18,7 @@ from vibe_rl.cli import UsageError
 
 if TYPE_CHECKING:
     from vibe_rl.metrics import LogBackend
-    from vibe_rl.metrics.feed import Feed
+    from vibe_rl.metrics.feed.feed import Feed
 
 
 def sync(
@@ -40,8 +40,8 @@ def sync(
     """
     # Here, because --help shall not wait for NumPy.
     from vibe_rl.metrics import setup_logging  # noqa: PLC0415
-    from vibe_rl.metrics.cursor import Cursor, CursorInUseError, identity_of  # noqa: PLC0415
-    from vibe_rl.metrics.feed import Feed  # noqa: PLC0415
+    from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, identity_of  # noqa: PLC0415
+    from vibe_rl.metrics.feed.feed import Feed  # noqa: PLC0415
     from vibe_rl.metrics.jsonl import metrics_path  # noqa: PLC0415
     from vibe_rl.metrics.lines import Position  # noqa: PLC0415
 
@@ -84,7 +84,7 @@ def _show(feed: Feed) -> bool:
 
 def _make(to: str, path: Path, options: dict[str, Any]) -> LogBackend:
     from vibe_rl.metrics import LogBackend, TensorBoardBackend, WandbBackend  # noqa: PLC0415
-    from vibe_rl.metrics.cursor import is_in_use  # noqa: PLC0415
+    from vibe_rl.metrics.feed.cursor import is_in_use  # noqa: PLC0415
 
     make: Any
     if to == "tensorboard":
@@ -108,7 +108,7 @@ def _make(to: str, path: Path, options: dict[str, Any]) -> LogBackend:
 
 def _project(path: Path) -> dict[str, str]:
     """The W&B project of the run, if it was logged to one."""
-    from vibe_rl.metrics.cursor import identities  # noqa: PLC0415
+    from vibe_rl.metrics.feed.cursor import identities  # noqa: PLC0415
 
     projects = {
         identity.partition(" ")[2].rpartition("/")[0]

@@ -7,11 +7,11 @@ from vibe_rl.metrics.backends import (
     resume_wandb,
 )
 from vibe_rl.metrics.console import log_step_progress, setup_logging
-from vibe_rl.metrics.feed import BackendStats
-from vibe_rl.metrics.isolated import isolated
+from vibe_rl.metrics.feed.feed import BackendStats
+from vibe_rl.metrics.isolation.isolated import isolated
+from vibe_rl.metrics.jit.packing import Packed, pack
 from vibe_rl.metrics.jsonl import iter_metrics, read_metrics
 from vibe_rl.metrics.logger import LoggerStats, MetricsLogger
-from vibe_rl.metrics.packing import Packed, pack
 from vibe_rl.metrics.progress import TrainingProgress
 
 __all__ = [

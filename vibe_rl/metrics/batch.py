@@ -16,8 +16,8 @@ from vibe_rl.metrics.host import (
     start_copies,
     unpack,
 )
+from vibe_rl.metrics.jit.packing import Packed
 from vibe_rl.metrics.jsonl import encode
-from vibe_rl.metrics.packing import Packed
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 # So few numbers in a block that their text takes the writer's thread 100 to 200 µs.

@@ -19,8 +19,8 @@ from vibe_rl.metrics.host import (
     is_on_device,
     start_copies,
 )
+from vibe_rl.metrics.jit.packing import Packed
 from vibe_rl.metrics.jsonl import encode
-from vibe_rl.metrics.packing import Packed
 from vibe_rl.metrics.threads import BackgroundThread
 
 _POLL_S = 1e-3

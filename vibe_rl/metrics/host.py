@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from vibe_rl.metrics.packing import Packed
+from vibe_rl.metrics.jit.packing import Packed
 
 
 class UnloggableError(Exception):

@@ -18,21 +18,21 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, get_args
 
 from vibe_rl.metrics.append import MetricsFile, NoFile, process_path
-from vibe_rl.metrics.arrivals import Arrivals
 from vibe_rl.metrics.backends.inert import InertBackend
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.batch import Block, cut, host_columns
 from vibe_rl.metrics.deferred import Deferred, hold
-from vibe_rl.metrics.feed import BackendStats
-from vibe_rl.metrics.feeds import Feeds
+from vibe_rl.metrics.feed.feed import BackendStats
+from vibe_rl.metrics.feed.feeds import Feeds
 from vibe_rl.metrics.host import host_record
-from vibe_rl.metrics.inside_jit import LogsInsideJit
-from vibe_rl.metrics.isolated import IsolatedBackend
+from vibe_rl.metrics.isolation.isolated import IsolatedBackend
+from vibe_rl.metrics.jit.arrivals import Arrivals
+from vibe_rl.metrics.jit.emit_and_scan import LogsInsideJit
+from vibe_rl.metrics.jit.messages import Message, Unread, Words
+from vibe_rl.metrics.jit.packed_record import PackedRecord
+from vibe_rl.metrics.jit.packing import Packed
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.lines import Position
-from vibe_rl.metrics.messages import Message, Unread, Words
-from vibe_rl.metrics.packed_record import PackedRecord
-from vibe_rl.metrics.packing import Packed
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
 from vibe_rl.processes import process_count, process_index

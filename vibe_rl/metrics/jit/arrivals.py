@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vibe_rl.metrics.messages import Message, Words
+from vibe_rl.metrics.jit.messages import Message, Words
 from vibe_rl.metrics.threads import BackgroundThread
 
 _log = logging.getLogger("vibe_rl")

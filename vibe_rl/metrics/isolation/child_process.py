@@ -14,7 +14,7 @@ _log = logging.getLogger("vibe_rl")
 
 
 class ChildProcess:
-    """A process that has built a backend and waits for messages; see `isolated_child`.
+    """A process that has built a backend and waits for messages; see `child`.
 
     It is started afresh, not forked, in a session of its own, which Ctrl-C doesn't reach. All that
     joins us is a connection over an inherited descriptor; that this breaks tells either side that
@@ -42,7 +42,7 @@ class ChildProcess:
         self._sending = threading.RLock()  # a signal handler may come in between
         self._connection, theirs = Pipe()
         descriptor = theirs.fileno()
-        module = ("-P", "-m", "vibe_rl.metrics.isolated_child")
+        module = ("-P", "-m", "vibe_rl.metrics.isolation.child")
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
                 [sys.executable, *module, str(descriptor), *sys.argv[1:]],

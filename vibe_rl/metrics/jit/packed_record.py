@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vibe_rl.metrics.host import host_record, host_words
+from vibe_rl.metrics.jit.packing import Layout, Packed
 from vibe_rl.metrics.jsonl import encode
-from vibe_rl.metrics.packing import Layout, Packed
 
 Label = Callable[[dict[str, Any]], None]
 

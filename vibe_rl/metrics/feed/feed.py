@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vibe_rl.metrics import tickets
 from vibe_rl.metrics.backends.protocol import LogBackend
-from vibe_rl.metrics.cursor import Cursor, CursorInUseError, identity_of
-from vibe_rl.metrics.delivery import Delivery
+from vibe_rl.metrics.feed import tickets
+from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, identity_of
+from vibe_rl.metrics.feed.delivery import Delivery
+from vibe_rl.metrics.feed.tickets import Tickets
 from vibe_rl.metrics.lines import Lines, Position, StartTimes
 from vibe_rl.metrics.threads import Alarm, BackgroundThread
-from vibe_rl.metrics.tickets import Tickets
 
 _log = logging.getLogger("vibe_rl")
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vibe_rl.metrics.arrivals import Arrivals, is_tracing
-from vibe_rl.metrics.packing import Packed
+from vibe_rl.metrics.jit.arrivals import Arrivals, is_tracing
+from vibe_rl.metrics.jit.packing import Packed
 
 Carry = TypeVar("Carry")
 
@@ -86,7 +86,7 @@ class LogsInsideJit(abc.ABC):
         if step is not None:
             record = {"step": step, **record}
         if is_tracing():
-            from vibe_rl.metrics import tracing  # noqa: PLC0415 - imports jax
+            from vibe_rl.metrics.jit import tracing  # noqa: PLC0415 - imports jax
 
             self._arrivals.check_open()
             tracing.emit(self._arrivals, record, due, lane=lane)
@@ -155,7 +155,7 @@ class LogsInsideJit(abc.ABC):
             >>> len(read_metrics("runs/seeds/metrics.jsonl"))
             8000
         """
-        from vibe_rl.metrics import tracing  # noqa: PLC0415 - imports jax
+        from vibe_rl.metrics.jit import tracing  # noqa: PLC0415 - imports jax
 
         self._arrivals.check_open()
         if step is not None:

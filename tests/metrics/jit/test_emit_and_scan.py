@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vibe_rl.metrics import MetricsLogger, pack, read_metrics
-from vibe_rl.metrics.arrivals import Arrivals
+from vibe_rl.metrics.jit.arrivals import Arrivals
 
 
 @pytest.fixture

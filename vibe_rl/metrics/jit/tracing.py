@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from vibe_rl.metrics.arrivals import Arrivals
-from vibe_rl.metrics.messages import Message
-from vibe_rl.metrics.packing import flatten, pack_any, replicated
+from vibe_rl.metrics.jit.arrivals import Arrivals
+from vibe_rl.metrics.jit.messages import Message
+from vibe_rl.metrics.jit.packing import flatten, pack_any, replicated
 
 Carry = TypeVar("Carry")
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vibe_rl.metrics.backends.protocol import LogBackend
-from vibe_rl.metrics.feed import BackendStats, Feed
-from vibe_rl.metrics.isolated import IsolatedBackend
+from vibe_rl.metrics.feed.feed import BackendStats, Feed
+from vibe_rl.metrics.isolation.isolated import IsolatedBackend
 from vibe_rl.metrics.lines import Position, count_lines
 
 _log = logging.getLogger("vibe_rl")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from recorders import FileBackend, Unflushed, is_complete, taken
 
 from vibe_rl.metrics import MetricsLogger, isolated, read_metrics
-from vibe_rl.metrics.cursor import Cursor, CursorInUseError, cursor_path, identity_of
-from vibe_rl.metrics.feed import Feed
+from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, cursor_path, identity_of
+from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.lines import Lines, Position
 
 
@@ -69,7 +69,7 @@ def test_one_cursor_has_one_user_here_and_in_other_processes(path):
     with pytest.raises(CursorInUseError, match="in use"):
         Cursor(path, "B")
     script = (
-        "import sys; from pathlib import Path; from vibe_rl.metrics.cursor import Cursor\n"
+        "import sys; from pathlib import Path; from vibe_rl.metrics.feed.cursor import Cursor\n"
         "Cursor(Path(sys.argv[1]), 'B')"
     )
     process = [sys.executable, "-c", script, path]
@@ -201,7 +201,7 @@ os._exit(9)
 
 
 def test_a_backend_without_flush_is_taken_to_hold_back_the_last_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr("vibe_rl.metrics.feed._SAVE_S", 0.3)
+    monkeypatch.setattr("vibe_rl.metrics.feed.feed._SAVE_S", 0.3)
     logged, saved = [], []
 
     class Unflushing(Unflushed):
@@ -279,7 +279,7 @@ def test_without_a_place_for_the_cursor_records_are_delivered_all_the_same(
     def refuse(*args):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("vibe_rl.metrics.feed.Cursor", refuse)
+    monkeypatch.setattr("vibe_rl.metrics.feed.feed.Cursor", refuse)
     write(tmp_path / "metrics.jsonl", range(10), FileBackend(tmp_path / "a"))
     assert taken(tmp_path / "a") == list(range(10))
     assert "Read-only" in caplog.text

@@ -11,8 +11,8 @@ import numpy as np
 
 from vibe_rl.metrics.batch import cut, host_columns
 from vibe_rl.metrics.host import host_record
+from vibe_rl.metrics.jit.packing import Layout
 from vibe_rl.metrics.jsonl import encode
-from vibe_rl.metrics.packing import Layout
 
 Words = np.ndarray[Any, np.dtype[np.uint32]]
 Label = Callable[[dict[str, Any]], None]

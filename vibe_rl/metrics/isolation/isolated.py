@@ -14,14 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vibe_rl.metrics import hostpickle
 from vibe_rl.metrics.backends.inert import InertBackend
 from vibe_rl.metrics.backends.protocol import LogBackend
-from vibe_rl.metrics.child_process import ChildProcess
-from vibe_rl.metrics.feed import BackendStats
+from vibe_rl.metrics.feed.feed import BackendStats
+from vibe_rl.metrics.feed.tickets import PATIENCE_S, Tickets
+from vibe_rl.metrics.isolation import hostpickle
+from vibe_rl.metrics.isolation.child_process import ChildProcess
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.threads import BackgroundThread
-from vibe_rl.metrics.tickets import PATIENCE_S, Tickets
 from vibe_rl.processes import process_index
 
 _log = logging.getLogger("vibe_rl")

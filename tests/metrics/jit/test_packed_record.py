@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vibe_rl.metrics import MetricsLogger, pack, read_metrics
-from vibe_rl.metrics.packed_record import PackedRecord
+from vibe_rl.metrics.jit.packed_record import PackedRecord
 
 
 @jax.jit

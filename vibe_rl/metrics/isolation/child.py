@@ -1,4 +1,4 @@
-"""The process of an isolated backend: `python -m vibe_rl.metrics.isolated_child FD ARGUMENTS...`.
+"""The process of an isolated backend: `python -m vibe_rl.metrics.isolation.child FD ARGUMENTS...`.
 
 It builds the backend, drives it with the feed that a thread would run, and ends with its parent:
 the connection breaks however that dies, and what is in the file by then is still delivered.
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from vibe_rl.metrics.backends.protocol import LogBackend
-from vibe_rl.metrics.feed import Feed
-from vibe_rl.metrics.isolated import Status
-from vibe_rl.metrics.priority import stop_yielding, yield_to_others
+from vibe_rl.metrics.feed.feed import Feed
+from vibe_rl.metrics.isolation.isolated import Status
+from vibe_rl.metrics.isolation.priority import stop_yielding, yield_to_others
 
 # How often the file is looked at.
 _POLL_S = 0.1

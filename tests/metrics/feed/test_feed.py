@@ -17,7 +17,7 @@ from recorders import FileBackend, taken
 
 from vibe_rl.metrics import MetricsLogger, feed, read_metrics
 from vibe_rl.metrics.append import read_writers
-from vibe_rl.metrics.feed import Feed
+from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.lines import Position
 
 
@@ -57,9 +57,9 @@ def path(tmp_path):
 @pytest.fixture
 def hurry(monkeypatch):
     """Make seconds hundredths, where a feed waits."""
-    monkeypatch.setattr("vibe_rl.metrics.delivery._RETRY_S", (1e-5, 1e-4, 1e-3))
-    monkeypatch.setattr("vibe_rl.metrics.delivery._DOWN_S", (0.01, 0.3))
-    monkeypatch.setattr("vibe_rl.metrics.tickets.PATIENCE_S", 0.6)
+    monkeypatch.setattr("vibe_rl.metrics.feed.delivery._RETRY_S", (1e-5, 1e-4, 1e-3))
+    monkeypatch.setattr("vibe_rl.metrics.feed.delivery._DOWN_S", (0.01, 0.3))
+    monkeypatch.setattr("vibe_rl.metrics.feed.tickets.PATIENCE_S", 0.6)
 
 
 def write(path, n, *backends, **options):
@@ -224,7 +224,7 @@ def test_whatever_a_backend_raises_is_an_error_like_others(path, error):
 
 @pytest.mark.usefixtures("hurry")
 def test_flush_on_a_backend_that_is_down_tries_it_and_says_so(path, monkeypatch):
-    monkeypatch.setattr("vibe_rl.metrics.delivery._DOWN_S", (600, 600))
+    monkeypatch.setattr("vibe_rl.metrics.feed.delivery._DOWN_S", (600, 600))
     up = threading.Event()
     backend = Backend(lambda record, n: not up.is_set())
     with MetricsLogger(path, [backend]) as logger:

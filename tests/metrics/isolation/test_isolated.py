@@ -35,7 +35,7 @@ def processes(directory):
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             here = (entry / "cwd").readlink() == Path(directory)
-            if here and b"isolated_child" in (entry / "cmdline").read_bytes():
+            if here and b"isolation.child" in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -232,7 +232,7 @@ def test_a_process_that_dies_is_started_again_and_nothing_is_missing(path, log, 
 
 
 def test_a_process_that_dies_each_time_is_given_up(path, log, caplog, monkeypatch):
-    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolated"], "_RESTART_S", (0, 0, 0))
+    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolation.isolated"], "_RESTART_S", (0, 0, 0))
     logger = MetricsLogger(path, [isolated(Dying, log, at=3)])
     for i in range(10):
         logger.write({"i": i})
@@ -247,7 +247,7 @@ def test_a_process_that_dies_each_time_is_given_up(path, log, caplog, monkeypatc
 
 
 def test_a_process_that_dies_of_being_closed_is_given_up(path, log, caplog, monkeypatch):
-    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolated"], "_RESTART_S", (0, 0, 0))
+    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolation.isolated"], "_RESTART_S", (0, 0, 0))
     logger = MetricsLogger(path, [isolated(recorders.DyingInClose, log)])
     logger.write({"i": 0})
     assert logger.close() is False

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vibe_rl.metrics import MetricsLogger, read_metrics
-from vibe_rl.metrics.arrivals import Arrivals
+from vibe_rl.metrics.jit.arrivals import Arrivals
 
 STEPS = 7
 POLICIES = jax.checkpoint_policies

@@ -1,0 +1,1 @@
+"""One backend following the metrics file: cursor, delivery, errors, and being waited for."""

@@ -1,0 +1,1 @@
+"""`isolated`: a backend in a process of its own."""

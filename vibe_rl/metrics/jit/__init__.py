@@ -1,0 +1,1 @@
+"""Logging from inside compiled functions: `emit`, `scan` and `pack`."""
