@@ -7,7 +7,8 @@ import threading
 import time
 from pathlib import Path
 
-from vibe_rl.metrics import WandbBackend, tickets
+from vibe_rl.metrics import WandbBackend
+from vibe_rl.metrics.feed import tickets
 
 
 class FileBackend:
