@@ -184,7 +184,8 @@ def test_a_saved_position_is_never_past_what_the_backend_has_let_go(tmp_path, ki
 import os, sys, time
 sys.path[:] = {sys.path!r}
 from recorders import {kind.__name__} as Kind
-from vibe_rl.metrics import MetricsLogger, feed
+from vibe_rl.metrics import MetricsLogger
+from vibe_rl.metrics.feed import feed
 feed._SAVE_S = 0.5  # in place of 2 s
 logger = MetricsLogger({str(path)!r}, backends=[Kind({str(log)!r}, holds=True)])
 for i in range(300):

@@ -15,8 +15,9 @@ import types
 import pytest
 from recorders import FileBackend, taken
 
-from vibe_rl.metrics import MetricsLogger, feed, read_metrics
+from vibe_rl.metrics import MetricsLogger, read_metrics
 from vibe_rl.metrics.append import read_writers
+from vibe_rl.metrics.feed import feed
 from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.lines import Position
 
