@@ -46,41 +46,31 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._is_child = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        try:
-            alone = _lock(self._fd)
-            if alone:
-                _repair(self._fd, path)
-            # A torn line of a writer that is still alive is ended by our newline, or, if it was
-            # an append under way, followed by a blank line, which readers pass over.
-            if _last_byte(self._fd) not in (b"", b"\n"):
-                os.write(self._fd, b"\n")
-            if alone:
-                fcntl.flock(self._fd, fcntl.LOCK_SH)
-            self.start_time = time.time()
-            self.start_byte = os.fstat(self._fd).st_size
-            self._writers = writers_path(path)
-            self.start_ordinal = self._count_lines()
-            self._id = uuid.uuid4().hex[:12]
-            self._note(
-                "open",
-                time=self.start_time,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                byte=self.start_byte,
-                ordinal=self.start_ordinal,
-            )
-        except BaseException:
-            os.close(self._fd)
-            raise
+        self._writers = writers_path(path)
+        self._id = uuid.uuid4().hex[:12]
+        self.start_time = time.time()
+        self._fd, self.start_byte, self.start_ordinal = self._open()
 
     def append(self, data: memoryview) -> int:
         """Append the beginning of `data` and say how many bytes that was.
 
+        Another program may have moved, deleted, replaced or cut the file: then this goes on in the
+        file that has its name now, made anew if there is none, or at the new end.
+
         Raises:
             OSError: If nothing could be written.
         """
+        end = os.lseek(self._fd, 0, os.SEEK_CUR)  # of our last append
+        if not self._has_its_name():
+            before, (self._fd, _, _) = self._fd, self._open()
+            _log.warning(
+                "%s was moved, replaced or deleted: going on in the file of that name", self.path
+            )
+            os.close(before)
+        elif os.fstat(self._fd).st_size < end:
+            _log.warning("%s was cut short: going on at its new end", self.path)
+            if _last_byte(self._fd) not in (b"", b"\n"):
+                os.write(self._fd, b"\n")
         return os.write(self._fd, data)
 
     def close(self, how: str) -> None:
@@ -101,6 +91,44 @@ class MetricsFile:
         """In a forked child: append as before, but leave the lock and the notes to the parent."""
         self._is_child = True
 
+    def _open(self) -> tuple[int, int, int]:
+        """Open the file: gives its descriptor, and how many bytes and lines it holds."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            alone = _lock(fd)
+            if alone:
+                _repair(fd, self.path)
+            # A torn line of a writer that is still alive is ended by our newline, or, if it was
+            # an append under way, followed by a blank line, which readers pass over.
+            if _last_byte(fd) not in (b"", b"\n"):
+                os.write(fd, b"\n")
+            if alone:
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            file = os.fstat(fd)
+            lines = _count_lines(fd, file.st_size, self.path)
+            self._note(
+                "open",
+                time=self.start_time,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                inode=file.st_ino,
+                byte=file.st_size,
+                ordinal=lines,
+            )
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, file.st_size, lines
+
+    def _has_its_name(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return False
+            raise
+
     def _note(self, event: str, **fields: Any) -> None:
         line = orjson.dumps(
             {"event": event, "id": self._id, **fields}, None, orjson.OPT_APPEND_NEWLINE
@@ -112,20 +140,6 @@ class MetricsFile:
             os.write(fd, line)
         finally:
             os.close(fd)
-
-    def _count_lines(self) -> int:
-        """The lines up to `start_byte`, counted from the last logger's start, as it noted it."""
-        byte = ordinal = 0
-        for note in read_writers(self.path):
-            if note.get("event") == "open" and note["byte"] <= self.start_byte:
-                byte, ordinal = note["byte"], note["ordinal"]
-        while byte < self.start_byte:
-            block = os.pread(self._fd, min(_BLOCK, self.start_byte - byte), byte)
-            if not block:
-                break
-            ordinal += block.count(b"\n")
-            byte += len(block)
-        return ordinal
 
 
 class NoFile:
@@ -209,6 +223,21 @@ def _lock(fd: int) -> bool:
             how = fcntl.LOCK_SH
         else:
             return how == fcntl.LOCK_EX
+
+
+def _count_lines(fd: int, size: int, path: Path) -> int:
+    """The lines of a file, counted from the last logger's start, as it noted it."""
+    byte = ordinal = 0
+    for note in read_writers(path):
+        if note["event"] == "open" and note["byte"] <= size:
+            byte, ordinal = note["byte"], note["ordinal"]
+    while byte < size:
+        block = os.pread(fd, min(_BLOCK, size - byte), byte)
+        if not block:
+            break
+        ordinal += block.count(b"\n")
+        byte += len(block)
+    return ordinal
 
 
 def _last_byte(fd: int) -> bytes:

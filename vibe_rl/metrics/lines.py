@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vibe_rl.metrics.append import read_writers, writers_path
 
@@ -35,7 +35,8 @@ class Lines:
     """The whole lines of a growing file, one after the other.
 
     A file that is cut short or written anew meanwhile is noticed by `refresh()`: what was there
-    before is not read again, and what a new file holds is read from its start.
+    before is not read again, and what a new file holds is read from its start. A file that another
+    one takes the place of is read to its end; then `move_on()` goes to the other.
 
     Args:
         path: The file; it exists already.
@@ -83,6 +84,27 @@ class Lines:
             self.seek(self.end())
         self._file_id = file_id
         return size
+
+    def move_on(self) -> bool:
+        """Go to the file that has taken this one's place, once a logger appends there."""
+        try:
+            other = self._path.stat()
+        except OSError:
+            return False
+        if os.path.samestat(other, os.fstat(self._fd)):
+            return False
+        start = None
+        for note in reversed(_openings(self._path)):
+            if note.get("inode") != other.st_ino:
+                break
+            start = Position(note["byte"], note["ordinal"])
+        if start is None:
+            return False
+        before, self._fd = self._fd, os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        os.close(before)
+        self._file_id = self.file_id()
+        self.seek(start)
+        return True
 
     def end(self) -> Position:
         """Where the file's last whole line ends."""
@@ -172,8 +194,9 @@ class StartTimes:
             return
         if self._seen != (stat.st_mtime_ns, stat.st_size):
             self._seen = (stat.st_mtime_ns, stat.st_size)
-            notes = [note for note in read_writers(self._path) if note["event"] == "open"]
-            self._starts = [(note["byte"], note["time"]) for note in reversed(notes)]
+            self._starts = [
+                (note["byte"], note["time"]) for note in reversed(_openings(self._path))
+            ]
 
     def at(self, byte: int) -> float:
         """The start of the logger that wrote the line at this byte, in seconds since the epoch."""
@@ -181,3 +204,7 @@ class StartTimes:
             if first <= byte:
                 return time
         return self._unknown
+
+
+def _openings(path: Path) -> list[dict[str, Any]]:
+    return [note for note in read_writers(path) if note["event"] == "open"]

@@ -439,7 +439,7 @@ def _local_path(path: str | os.PathLike[str]) -> Path:
         raise IsADirectoryError(
             errno.EISDIR, "is a directory; give a file in it, or a RunDir", str(path)
         )
-    return path
+    return path.absolute()  # wherever the program changes its directory to
 
 
 def _check_settings(

@@ -43,14 +43,7 @@ class Cursor:
         self._path = cursor_path(path, identity)
         label = _relocatable(identity, path)[:1000]
         self._label = label.encode("ascii", "backslashreplace").decode()
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                os.close(self._fd)
-                raise CursorInUseError(f"{self._path} is in use") from None
-            # Locks don't work on this file system: go on without.
+        self._fd = self._open()
 
     def seek(self, lines: Lines, start: Position) -> None:
         """Put a reader where the backend left off; at `start` if it is new to the file.
@@ -89,6 +82,9 @@ class Cursor:
                 "file": file_id,
             }
         )
+        if os.fstat(self._fd).st_nlink == 0:  # somebody has deleted it
+            before, self._fd = self._fd, self._open()
+            os.close(before)
         # In place, for a lock doesn't survive a rename. One write of a few hundred bytes that never
         # gets shorter: whenever the process is killed, the file holds the old text or the new.
         os.pwrite(self._fd, text.ljust(os.fstat(self._fd).st_size), 0)
@@ -98,6 +94,17 @@ class Cursor:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _open(self) -> int:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                os.close(fd)
+                raise CursorInUseError(f"{self._path} is in use") from None
+            # Locks don't work on this file system: go on without.
+        return fd
 
 
 def is_in_use(path: Path, label: str) -> bool:

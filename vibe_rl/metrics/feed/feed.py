@@ -166,12 +166,15 @@ class Feed(Tickets):
 
     def _catch_up(self) -> bool:
         """Deliver what the file holds now; False if the backend was given up."""
-        end = self._lines.refresh()
-        self._times.refresh()
+        end = self._look_at_file()
         while not self._abandoned:
             line = self._lines.peek()
             if line is None or line.byte >= end:
-                return True
+                if not self._lines.move_on():
+                    return True
+                self._held = self._lines.position
+                end = self._look_at_file()
+                continue
             if not self._delivery.deliver(line):
                 return False
             self._alive = now = time.monotonic()
@@ -181,6 +184,14 @@ class Feed(Tickets):
                 time.sleep(_PAUSE_S)
                 self._slice_end = time.monotonic() + _SLICE_S
         return False
+
+    def _look_at_file(self) -> int:
+        """See what the file is now; gives its size."""
+        end = self._lines.refresh()
+        self._times.refresh()
+        if self._held.byte > self._lines.position.byte:  # which lies in what was there before
+            self._held = self._lines.position
+        return end
 
     def _sleep(self) -> None:
         if self.is_refused:
@@ -262,7 +273,7 @@ class Feed(Tickets):
             return
         try:
             self._cursor.save(position, self._lines.file_id())
-        except OSError as error:
+        except (OSError, CursorInUseError) as error:
             if not self._warned:
                 _log.warning("%s: its cursor can't be saved: %s", self.name, error)
             self._warned = True
