@@ -10,7 +10,6 @@ import orjson
 
 from vibe_rl.metrics.host import (
     EXACT_DTYPES,
-    UnloggableError,
     host_array,
     host_value,
     start_copies,
@@ -18,6 +17,7 @@ from vibe_rl.metrics.host import (
 )
 from vibe_rl.metrics.jit.packing import Packed
 from vibe_rl.metrics.jsonl import encode
+from vibe_rl.metrics.unloggable import UnloggableError
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 # So few numbers in a block that their text takes the writer's thread 100 to 200 µs.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from vibe_rl.metrics.host import (
-    UnloggableError,
     check_readable,
     check_single,
     host_record,
@@ -22,6 +21,7 @@ from vibe_rl.metrics.host import (
 from vibe_rl.metrics.jit.packing import Packed
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.threads import BackgroundThread
+from vibe_rl.metrics.unloggable import UnloggableError
 
 _POLL_S = 1e-3
 # From so many calls on, a thread also waits for what another one wrote.

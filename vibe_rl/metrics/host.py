@@ -11,28 +11,18 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time
 from types import NoneType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from vibe_rl.metrics.jit.packing import Packed
-
-
-class UnloggableError(Exception):
-    """Why a value can't be logged, and where in the record it stands."""
-
-    def __init__(self, kind: type[Exception], reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
-        self.reason = reason
-        self.path: list[str] = []
-
-    def public(self) -> Exception:
-        """The `TypeError` or `ValueError` that the caller of `write()` sees."""
-        metric = (
-            f"metric {'.'.join(reversed(self.path))!r:.199}" if self.path else "what was packed"
-        )
-        return self.kind(f"{metric}: {self.reason}")
+from vibe_rl.metrics.unloggable import (
+    UnloggableError,
+    refuse,
+    refuse_masked,
+    refuse_tracer,
+    unreadable,
+)
 
 
 def host_record(record: Mapping[str, Any] | Packed) -> dict[str, Any]:
@@ -77,7 +67,7 @@ def host_array(value: Any) -> np.ndarray[Any, Any] | None:
     try:
         return _asarray(value)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise _unreadable(value, error) from error
+        raise unreadable(value, error) from error
 
 
 def is_on_device(value: Any) -> bool:
@@ -99,9 +89,9 @@ def check_readable(array: Any) -> None:
         )
         host_value(np.zeros((), array.dtype)[()])
     except TypeError as error:  # the dtype is JAX's own: keys
-        raise _unreadable(array, error) from error
+        raise unreadable(array, error) from error
     if not readable:
-        raise _unreadable(array, ValueError("not here"))
+        raise unreadable(array, ValueError("not here"))
 
 
 def check_single(packed: Packed) -> None:
@@ -137,7 +127,7 @@ def unpack(packed: Packed) -> dict[str, Any]:
         UnloggableError: If it can't be read from here.
     """
     words = host_array(packed.words)
-    return _tracer(packed.words) if words is None else packed.layout.unpack(words)
+    return refuse_tracer(packed.words) if words is None else packed.layout.unpack(words)
 
 
 def host_words(packed: Packed) -> np.ndarray[Any, Any]:
@@ -150,7 +140,7 @@ def host_words(packed: Packed) -> np.ndarray[Any, Any]:
     try:
         check_single(packed)
         words = host_array(packed.words)
-        return _tracer(packed.words) if words is None else words
+        return refuse_tracer(packed.words) if words is None else words
     except UnloggableError as error:
         raise error.public() from error.__cause__
 
@@ -183,9 +173,9 @@ def _mapping(mapping: Mapping[str, Any]) -> dict[str, Any]:
     except (RuntimeError, TypeError, ValueError) as error:
         if type(value) not in _DEVICE_ARRAYS:
             raise
-        unreadable = _unreadable(value, error)
-        unreadable.path.append(str(name))
-        raise unreadable from error
+        reason = unreadable(value, error)
+        reason.path.append(str(name))
+        raise reason from error
     return row
 
 
@@ -212,7 +202,7 @@ def _converter_for(value: Any) -> Callable[[Any], Any] | None:
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(value, jax.Array):
         if isinstance(value, jax.core.Tracer):
-            return _tracer
+            return refuse_tracer
         if isinstance(value.dtype, np.dtype):  # JAX's own are those of keys
             _DEVICE_ARRAYS.add(type(value))
             if jax.default_backend() != "cpu":
@@ -221,7 +211,7 @@ def _converter_for(value: Any) -> Callable[[Any], Any] | None:
     for kind, convert in _SUBCLASSES:
         if isinstance(value, kind):
             return convert
-    return _refuse
+    return refuse
 
 
 def _jax_array(value: Any) -> Any:
@@ -231,37 +221,8 @@ def _jax_array(value: Any) -> Any:
         # type, and with it float32's own text.
         host = _asarray(value)[()]
     except (RuntimeError, TypeError, ValueError) as error:
-        raise _unreadable(value, error) from error
+        raise unreadable(value, error) from error
     return host_value(host)
-
-
-def _unreadable(value: Any, error: Exception) -> UnloggableError:
-    if value.is_deleted():
-        return UnloggableError(
-            ValueError,
-            "the array's buffer was deleted or donated to a compiled function before it was read; "
-            "write the record before that call (with defer, that many writes before), or don't "
-            "donate this value",
-        )
-    if "key<" in str(value.dtype):
-        return UnloggableError(
-            TypeError, "is a PRNG key array; log jax.random.key_data(key) if you mean its bits"
-        )
-    if not value.is_fully_addressable:
-        return UnloggableError(
-            ValueError,
-            "is spread over devices of other processes; reduce or replicate it in the compiled "
-            "function, so that each process holds all of it",
-        )
-    return UnloggableError(ValueError, f"can't be read from the device: {error}")
-
-
-def _tracer(value: Any) -> NoReturn:
-    raise UnloggableError(
-        TypeError,
-        f"is a tracer ({value.aval.str_short()}): inside jit there is no value yet; use "
-        "logger.emit there, or return it from the compiled function and write it then",
-    )
 
 
 def _array(value: np.ndarray[Any, Any]) -> Any:
@@ -288,7 +249,7 @@ def _narrow(value: np.generic) -> float | int:
     if "float" in value.dtype.name and value.dtype.itemsize <= 2:
         number = float(value)
         return _shortest(number, value.dtype) if number and math.isfinite(number) else number
-    return _refuse(value)
+    return refuse(value)
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -307,20 +268,6 @@ def _enum(value: enum.Enum) -> str | int | float:
     if isinstance(value, int | float) or isinstance(value.value, str):
         return value.value  # type: ignore[no-any-return]
     return value.name
-
-
-def _refuse_masked(_: Any) -> NoReturn:
-    reason = "is a masked array: log array.filled(...) with what shall stand for masked values"
-    raise UnloggableError(TypeError, reason)
-
-
-def _refuse(value: Any) -> NoReturn:
-    kind = type(value)
-    raise UnloggableError(
-        TypeError,
-        f"a value of type {kind.__module__}.{kind.__qualname__} can't be logged; a record holds "
-        "numbers, text, booleans, None, arrays, and lists and mappings of these: convert it first",
-    )
 
 
 EXACT_DTYPES = frozenset(
@@ -362,7 +309,7 @@ _SUBCLASSES: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = 
     ((list, tuple), _sequence),
     ((datetime, date, time), lambda moment: moment.isoformat()),
     (os.PathLike, os.fsdecode),
-    (np.ma.MaskedArray, _refuse_masked),
+    (np.ma.MaskedArray, refuse_masked),
     (np.ndarray, lambda array: _array(np.asarray(array))),
     (np.datetime64, str),
     (np.generic, _narrow),
