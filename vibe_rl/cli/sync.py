@@ -42,8 +42,8 @@ def sync(
     from vibe_rl.metrics import setup_logging  # noqa: PLC0415
     from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, identity_of  # noqa: PLC0415
     from vibe_rl.metrics.feed.feed import Feed  # noqa: PLC0415
-    from vibe_rl.metrics.jsonl import metrics_path  # noqa: PLC0415
     from vibe_rl.metrics.lines import Position  # noqa: PLC0415
+    from vibe_rl.metrics.reading.blocks import metrics_path  # noqa: PLC0415
 
     setup_logging()
     path = metrics_path(run)
