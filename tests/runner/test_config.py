@@ -29,10 +29,10 @@ def test_a_config_comes_back_from_a_run_directory(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"total_timesteps": 0}, "total_timesteps must be an integer of at least 1, not 0"),
+        ({"total_timesteps": 0}, "total_timesteps must be an integer of 1 to 4294967295, not 0"),
         (
             {"total_timesteps": 5e5},
-            "total_timesteps must be an integer of at least 1, not 500000.0",
+            "total_timesteps must be an integer of 1 to 4294967295, not 500000.0",
         ),
         ({"log_interval": -1}, "log_interval must be an integer of at least 1, not -1"),
         ({"num_envs": 0}, "num_envs"),
@@ -62,23 +62,23 @@ def test_a_value_out_of_range_is_named(settings, message):
 
 
 @pytest.mark.parametrize(
-    ("total_timesteps", "log_interval", "steps_per_record", "num_records"),
+    ("total_timesteps", "log_interval", "updates_per_record", "num_updates"),
     [
-        (1000, 200, 200, 5),  # whole updates, whole intervals
-        (1000, 250, 300, 4),  # an interval is rounded up to whole updates, the run to intervals
-        (1001, 200, 200, 6),
-        (250, 10_000, 300, 1),  # a run shorter than an interval
-        (1, 1, 100, 1),
+        (1000, 200, 2, 10),
+        (1000, 250, 3, 10),  # an interval is rounded up to whole updates
+        (1001, 200, 2, 11),  # and so is the run, but not to whole intervals
+        (250, 10_000, 3, 3),  # a run shorter than an interval
+        (1, 1, 1, 1),
     ],
 )
-def test_intervals_and_runs_are_rounded_up(
-    total_timesteps, log_interval, steps_per_record, num_records
+def test_intervals_and_runs_are_rounded_up_to_whole_updates(
+    total_timesteps, log_interval, updates_per_record, num_updates
 ):
     config = PPOConfig(
         total_timesteps=total_timesteps, log_interval=log_interval, num_envs=10, num_steps=10
     )
-    assert config.steps_per_record == steps_per_record
-    assert config.num_records == num_records
+    assert config.updates_per_record == updates_per_record
+    assert config.num_updates == num_updates
 
 
 def test_a_config_costs_no_import_of_jax():

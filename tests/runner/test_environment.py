@@ -2,8 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments.classic_control.cartpole import CartPole
 
-from vibe_rl.runner.environment import make_env
+from vibe_rl.runner.environment import (
+    ContinuousActions,
+    DiscreteActions,
+    check_actions,
+    make_env,
+)
 
 
 def test_an_unknown_environment_is_named_with_ones_like_it():
@@ -13,9 +19,46 @@ def test_an_unknown_environment_is_named_with_ones_like_it():
         make_env("_", 1)
 
 
-def test_a_continuous_action_space_is_refused_by_name():
-    with pytest.raises(ValueError, match="Pendulum-v1 has a continuous action space"):
-        make_env("Pendulum-v1", 1)
+def test_what_an_algorithm_cannot_do_is_said_with_what_can():
+    with pytest.raises(ValueError, match=r"those of Pendulum-v1 are continuous: use .*train_sac"):
+        check_actions("DQN", make_env("Pendulum-v1", 1), takes="discrete")
+    with pytest.raises(ValueError, match=r"those of CartPole-v1 are discrete: use .*train_dqn"):
+        check_actions("SAC", make_env("CartPole-v1", 1), takes="continuous")
+    check_actions("SAC", make_env("Pendulum-v1", 1), takes="continuous")
+
+
+def test_continuous_actions_have_the_bounds_of_their_environment_and_are_kept_to_them():
+    env = make_env("Pendulum-v1", 2)
+    assert env.actions == ContinuousActions((-2.0,), (2.0,))
+    obs, state = env.reset(jax.random.key(0))
+    results = [
+        env.step(jax.random.key(1), state, jnp.full((2, 1), torque))[0] for torque in (2.0, 9.0)
+    ]
+    np.testing.assert_array_equal(*results)
+    assert obs.shape == (2, 3)
+
+
+class Alone(CartPole):
+    """An environment that no registry knows."""
+
+
+def test_an_environment_may_be_an_object_with_or_without_parameters():
+    env = make_env(Alone(), 2)
+    assert (env.name, env.actions) == ("CartPole-v1", DiscreteActions(2))
+    short = Alone().default_params.replace(max_steps_in_episode=3)
+    env = make_env((Alone(), short), 2)
+    _, state = env.reset(jax.random.key(0))
+    for _ in range(3):
+        _, state, outcome = env.step(jax.random.key(1), state, jnp.zeros(2, jnp.int32))
+    assert outcome.done.all()
+    assert not outcome.terminated.any()
+
+
+def test_what_is_no_environment_is_named():
+    with pytest.raises(TypeError, match=r"<object object.* has no reset\(\)"):
+        make_env((object(), None), 1)
+    with pytest.raises(TypeError, match=r"an environment has gymnax's interface, but 3 has no"):
+        make_env(3, 1)
 
 
 def test_observations_of_any_shape_and_kind_are_flat_floats():
@@ -25,7 +68,7 @@ def test_observations_of_any_shape_and_kind_are_flat_floats():
     obs, _, outcome = env.step(jax.random.key(1), state, jnp.zeros(3, jnp.int32))
     assert (obs.shape, obs.dtype) == ((3, 50), jnp.float32)
     assert (outcome.next_obs.shape, outcome.next_obs.dtype) == ((3, 50), jnp.float32)
-    assert env.num_actions == 3
+    assert env.actions.num == 3
 
 
 def play(env_id, policy, num_steps):

@@ -1,6 +1,7 @@
 """Whole runs: what they log, that they repeat, and that they learn."""
 
 import dataclasses
+import functools
 import time
 
 import jax
@@ -20,7 +21,6 @@ FIELDS = [
     "entropy",
     "approx_kl",
     "clip_fraction",
-    "steps_per_second",
 ]
 
 # Shared, so that the tests of a process compile it once.
@@ -32,7 +32,12 @@ SHORT = PPOConfig(
     num_minibatches=2,
     update_epochs=1,
     hidden_sizes=(8,),
+    eval_interval=0,
+    checkpoint_interval=0,
 )
+
+
+EVALUATION = ["step", "eval_return_mean", "eval_return_std", "eval_length_mean"]
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +46,10 @@ def cartpole(tmp_path_factory):
     run, in_file = RunDir("cartpole", tmp_path_factory.mktemp("runs")), {}
 
     def look(step, train_state, metrics):
-        if step in (10_000, 250_000):
-            while not read_metrics(run) or read_metrics(run)[-1]["step"] < step:
-                time.sleep(0.01)  # the run waits for us, so what comes now was logged live
+        expected = {10_000: 1, 250_000: 25 + 5}.get(step, 0)
+        while len(read_metrics(run)) < expected:
+            time.sleep(0.01)  # the run waits for us, so what comes now was logged live
+        if expected:
             in_file[step] = len(read_metrics(run))
 
     _, metrics = train_ppo(PPOConfig(), run_dir=run, callback=look)
@@ -55,33 +61,40 @@ def test_the_defaults_solve_cartpole(cartpole):
     assert metrics["step"][-1] == 500_000
     assert metrics["episode_return"][-1] >= 475
     assert metrics["episode_return"][0] < 100
+    assert metrics["eval_return_mean"][-1] >= 475
 
 
 def test_each_interval_has_its_record(cartpole):
     run, metrics, _ = cartpole
-    records = read_metrics(run)
+    records = [record for record in read_metrics(run) if "entropy" in record]
     assert [record["step"] for record in records] == list(range(10_000, 500_001, 10_000))
     for i, record in enumerate(records):
-        assert list(record) == [*FIELDS, "wall_time"]
+        assert set(record) == {*FIELDS, "wall_time"}
         for name in FIELDS:
             assert record[name] == pytest.approx(metrics[name][i], rel=1e-6), name
-    assert list(metrics) == FIELDS
-    assert all(record["steps_per_second"] > 0 for record in records)
     assert all(record["episode_return"] == record["episode_length"] for record in records)
+
+
+def test_each_evaluation_has_its_record(cartpole):
+    run, metrics, _ = cartpole
+    records = [record for record in read_metrics(run) if "entropy" not in record]
+    assert [record["step"] for record in records] == list(range(50_000, 500_001, 50_000))
+    assert list(metrics["eval_step"]) == [record["step"] for record in records]
+    for i, record in enumerate(records):
+        assert set(record) == {*EVALUATION, "wall_time"}
+        for name in EVALUATION[1:]:
+            assert record[name] == pytest.approx(metrics[name][i], rel=1e-6), name
+    assert set(metrics) == {*FIELDS, *EVALUATION[1:], "eval_step"}
 
 
 def test_records_appear_while_training_runs(cartpole):
     _, _, in_file = cartpole
-    assert in_file == {10_000: 1, 250_000: 25}
+    assert in_file == {10_000: 1, 250_000: 30}
 
 
 def test_the_config_is_saved_with_the_run(cartpole):
     run, _, _ = cartpole
     assert PPOConfig(**run.load_config()) == PPOConfig()
-
-
-def without_time(metrics):
-    return {name: values for name, values in metrics.items() if name != "steps_per_second"}
 
 
 def test_a_seed_repeats_and_all_seeds_share_one_compilation(monkeypatch):
@@ -94,11 +107,52 @@ def test_a_seed_repeats_and_all_seeds_share_one_compilation(monkeypatch):
     again_state, again = train_ppo(config)
     other_state, other = train_ppo(dataclasses.replace(config, seed=1))
 
-    jax.tree.map(np.testing.assert_array_equal, without_time(metrics), without_time(again))
+    jax.tree.map(np.testing.assert_array_equal, metrics, again)
     jax.tree.map(np.testing.assert_array_equal, state.params, again_state.params)
     assert not (metrics["critic_loss"] == other["critic_loss"]).any()
     assert not (state.obs == other_state.obs).any()
     assert len(traced) == 1
+
+
+def test_one_compilation_serves_a_last_interval_that_is_shorter(monkeypatch):
+    traced = []
+    collect = ppo.collect
+    monkeypatch.setattr(ppo, "collect", lambda *args: traced.append(1) or collect(*args))
+    config = dataclasses.replace(SHORT, log_interval=48, gamma=0.97)
+    _, metrics = train_ppo(config)
+    assert list(metrics["step"]) == [48, 64]
+    assert len(traced) == 1
+
+    _, whole = train_ppo(dataclasses.replace(config, log_interval=16))
+    # The means over 48 steps are those of three times 16.
+    np.testing.assert_allclose(metrics["entropy"][0], whole["entropy"][:3].mean(), rtol=1e-5)
+    np.testing.assert_array_equal(metrics["entropy"][1], whole["entropy"][3])
+
+
+def test_seeds_side_by_side_are_the_runs_of_each_seed_alone(tmp_path):
+    run = RunDir("seeds", tmp_path)
+    config = dataclasses.replace(SHORT, seed=3, num_seeds=2, eval_interval=32, eval_episodes=2)
+    state, metrics = train_ppo(config, run_dir=run)
+    for i in range(2):
+        alone, expected = train_ppo(dataclasses.replace(config, seed=3 + i, num_seeds=1))
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+        jax.tree.map(close, jax.tree.map(lambda x, i=i: x[i], state.params), alone.params)
+        for name, values in expected.items():
+            close(metrics[name][i], values, err_msg=name)
+        records = [record for record in read_metrics(run) if record["seed"] == 3 + i]
+        assert [r["step"] for r in records if "entropy" in r] == [16, 32, 48, 64]
+        assert [r["step"] for r in records if "entropy" not in r] == [32, 64]
+        assert [r["entropy"] for r in records if "entropy" in r] == [
+            pytest.approx(float(value), rel=1e-6) for value in metrics["entropy"][i]
+        ]
+
+
+def test_a_callback_gets_all_seeds_at_once():
+    seen = []
+    train_ppo(dataclasses.replace(SHORT, num_seeds=2), callback=lambda *args: seen.append(args))
+    assert [step for step, _, _ in seen] == [16, 32, 48, 64]
+    assert list(seen[0][2]["seed"]) == [0, 1]
+    assert seen[0][1].obs.shape == (2, 4, 4)
 
 
 def test_a_run_without_a_directory_writes_nothing(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vibe_rl.runner.config import PPOConfig
+from vibe_rl.runner.ppo_config import PPOConfig
 
 if TYPE_CHECKING:
     from vibe_rl.runner.ppo import train_ppo

@@ -1,8 +1,9 @@
-"""What a training run is told: one frozen dataclass for each algorithm.
+"""What every training run is told, whatever the algorithm; and the checks of settings.
 
 Nothing here imports JAX, so that a command line can show every option at once.
 """
 
+import abc
 import math
 import operator
 from collections.abc import Sequence
@@ -12,144 +13,81 @@ from typing import Any, Literal, get_args
 
 Activation = Literal["tanh", "relu"]
 
-_COUNTS = (
-    "total_timesteps",
-    "log_interval",
-    "num_envs",
-    "num_steps",
-    "update_epochs",
-    "num_minibatches",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
-    """Settings of `train_ppo`; the defaults solve CartPole-v1.
+class TrainConfig(abc.ABC):
+    """The settings that all algorithms share; each algorithm adds its own in a subclass.
 
     Immutable and hashable: `dataclasses.replace(config, seed=1)` makes a variant. Values are
     checked when a config is made.
 
-    Raises:
-        ValueError: If a value is out of its range; the message names the field and the value.
-
-    Example:
-        >>> config = PPOConfig(env_id="Acrobot-v1", total_timesteps=200_000)
-        >>> config.num_records, config.steps_per_record
-        (20, 10000)
+    A run is made of updates, each of which takes `steps_per_update` environment steps. Intervals
+    are rounded up: that of the log to whole updates, the others to whole log intervals.
     """
 
     env_id: str = "CartPole-v1"
-    """Environment, by its gymnax id. Its actions must be discrete."""
+    """Environment, by its gymnax id."""
 
     total_timesteps: int = 500_000
-    """Environment steps to train for, over all environments.
-    Rounded up to a whole number of log intervals."""
+    """Environment steps to train for, over all environments. Rounded up to a whole update."""
 
     seed: int = 0
     """Where all randomness starts: the same config gives the same run."""
 
+    num_seeds: int = 1
+    """Runs trained side by side, with the seeds from `seed` on; each logs records of its own."""
+
     log_interval: int = 10_000
-    """Environment steps from one metrics record to the next.
-    Rounded up to whole updates, and no longer than the run."""
+    """Environment steps from one metrics record to the next. The last one may be shorter."""
+
+    eval_interval: int = 50_000
+    """Environment steps from one evaluation to the next; there is one at the end too. 0: none."""
+
+    eval_episodes: int = 10
+    """Episodes in an evaluation, in environments of their own, without exploration."""
+
+    checkpoint_interval: int = 100_000
+    """Environment steps from one checkpoint to the next; there is one at the end too. 0: none."""
+
+    keep_checkpoints: int = 3
+    """How many of the latest checkpoints stay; the one with the best evaluation always does."""
 
     num_envs: int = 8
     """Environments stepped side by side."""
 
-    num_steps: int = 125
-    """Steps in each environment before an update, so that an update sees num_envs * num_steps."""
-
-    update_epochs: int = 4
-    """Passes over the collected steps in one update."""
-
-    num_minibatches: int = 4
-    """Gradient steps in one pass, each on its share of the collected steps."""
-
-    learning_rate: float = 2.5e-3
-    """Adam's step size; the first one, if it is annealed."""
-
-    anneal_learning_rate: bool = True
-    """Whether the step size falls linearly to zero over the run."""
-
-    gamma: float = 0.99
-    """Discount factor of future rewards, for each step."""
-
-    gae_lambda: float = 0.95
-    """Weight of long returns in the advantages: 0 relies on the critic, 1 on observed rewards."""
-
-    clip_epsilon: float = 0.2
-    """How far the new policy's probability ratio may leave 1 and still gain."""
-
-    clip_value_loss: bool = False
-    """Whether the critic's change is clipped too, at clip_epsilon."""
-
-    entropy_coef: float = 0.01
-    """Weight of the entropy bonus."""
-
-    value_coef: float = 0.5
-    """Weight of the critic's loss."""
-
-    max_grad_norm: float = 0.5
-    """Norm, over all parameters, above which a gradient is scaled down."""
-
-    normalize_advantage: bool = True
-    """Whether each minibatch's advantages are brought to mean 0 and standard deviation 1."""
-
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer, in the actor as in the critic."""
-
-    activation: Activation = "tanh"
-    """Nonlinearity of the hidden layers."""
-
     def __post_init__(self) -> None:
         if not isinstance(self.env_id, str):
             raise TypeError(f"env_id must be a string, not {self.env_id!r}")
-        if not isinstance(self.hidden_sizes, Sequence):
-            raise TypeError(f"hidden_sizes must be a tuple of integers, not {self.hidden_sizes!r}")
-        # A config read back from JSON has a list here, which has no hash.
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
-        for name in _COUNTS:
-            _check_int(name, getattr(self, name), least=1)
-        for size in self.hidden_sizes:
-            _check_int("each of hidden_sizes", size, least=1)
-        _check_int("seed", self.seed, least=0, most=2**32 - 1)  # what a random key takes
-        for name in ("learning_rate", "clip_epsilon", "max_grad_norm"):
-            _check_float(name, getattr(self, name), above=0.0)
-        for name in ("entropy_coef", "value_coef"):
-            _check_float(name, getattr(self, name), least=0.0)
-        for name in ("gamma", "gae_lambda"):
-            _check_float(name, getattr(self, name), least=0.0, most=1.0)
-        if self.activation not in get_args(Activation):
-            known = " or ".join(map(repr, get_args(Activation)))
-            raise ValueError(f"activation must be {known}, not {self.activation!r}")
-        if self.steps_per_update % self.num_minibatches:
-            raise ValueError(
-                f"num_envs * num_steps = {self.num_envs} * {self.num_steps} ="
-                f" {self.steps_per_update} steps can't be cut into num_minibatches ="
-                f" {self.num_minibatches} equal parts"
-            )
+        check_int("total_timesteps", self.total_timesteps, least=1, most=2**32 - 1)
+        for name in ("num_seeds", "log_interval", "eval_episodes", "keep_checkpoints", "num_envs"):
+            check_int(name, getattr(self, name), least=1)
+        for name in ("eval_interval", "checkpoint_interval"):
+            check_int(name, getattr(self, name), least=0)
+        check_int("seed", self.seed, least=0, most=2**32 - self.num_seeds)  # a random key's range
 
     @property
+    @abc.abstractmethod
     def steps_per_update(self) -> int:
-        """Environment steps that one update collects and learns from."""
-        return self.num_envs * self.num_steps
+        """Environment steps, over all environments, that one update takes."""
+
+    @property
+    def num_updates(self) -> int:
+        """Updates in the whole run."""
+        return math.ceil(self.total_timesteps / self.steps_per_update)
 
     @property
     def updates_per_record(self) -> int:
-        """Updates from one metrics record to the next."""
-        return math.ceil(min(self.log_interval, self.total_timesteps) / self.steps_per_update)
+        """Updates from one metrics record to the next, of which the last may have fewer."""
+        return min(math.ceil(self.log_interval / self.steps_per_update), self.num_updates)
 
     @property
-    def steps_per_record(self) -> int:
-        """Environment steps from one metrics record to the next."""
-        return self.updates_per_record * self.steps_per_update
-
-    @property
-    def num_records(self) -> int:
-        """Metrics records that the run writes."""
-        return math.ceil(self.total_timesteps / self.steps_per_record)
+    def can_be_extended(self) -> bool:
+        """Whether more `total_timesteps` leave a run's first part as it was."""
+        return True
 
 
-def _check_int(name: str, value: Any, *, least: int, most: float = math.inf) -> None:
+def check_int(name: str, value: Any, *, least: int, most: float = math.inf) -> None:
+    """Raise a ValueError that names the setting unless it is an integer within the bounds."""
     try:
         ok = least <= operator.index(value) <= most
     except TypeError:
@@ -159,7 +97,7 @@ def _check_int(name: str, value: Any, *, least: int, most: float = math.inf) -> 
         raise ValueError(f"{name} must be an integer of {bounds}, not {value!r}")
 
 
-def _check_float(
+def check_float(
     name: str,
     value: Any,
     *,
@@ -167,6 +105,7 @@ def _check_float(
     least: float = -math.inf,
     most: float = math.inf,
 ) -> None:
+    """Raise a ValueError that names the setting unless it is a number within the bounds."""
     if not (isinstance(value, Real) and math.isfinite(value)):
         raise ValueError(f"{name} must be a finite number, not {value!r}")
     number = float(value)
@@ -175,3 +114,19 @@ def _check_float(
     if not least <= number <= most:
         bounds = f"at least {least}" if most == math.inf else f"between {least} and {most}"
         raise ValueError(f"{name} must be {bounds}, not {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise a ValueError that names the setting unless it is one of a Literal's values."""
+    if value not in get_args(choices):
+        known = " or ".join(map(repr, get_args(choices)))
+        raise ValueError(f"{name} must be {known}, not {value!r}")
+
+
+def check_sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Give layer sizes as a tuple; raise an error that names the setting if they are none."""
+    if not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a tuple of integers, not {value!r}")
+    for size in value:
+        check_int(f"each of {name}", size, least=1)
+    return tuple(value)

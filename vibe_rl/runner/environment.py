@@ -3,13 +3,37 @@
 import difflib
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnax
 import jax
 import jax.numpy as jnp
-from gymnax.environments.spaces import Discrete
+import numpy as np
+from gymnax.environments.spaces import Box, Discrete
 from gymnax.wrappers.purerl import FlattenObservationWrapper, LogWrapper
+
+
+class DiscreteActions(NamedTuple):
+    """Actions that are one of `num`: the integers from 0 on; int32 `(num_envs,)`."""
+
+    num: int
+
+
+class ContinuousActions(NamedTuple):
+    """Actions that are real vectors in the environment's own units: float32 `(num_envs, size)`.
+
+    Attributes:
+        low: The least value of each component; may be infinite.
+        high: The greatest one, likewise.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        """How many components an action has."""
+        return len(self.low)
 
 
 class Outcome(NamedTuple):
@@ -39,16 +63,18 @@ class VectorEnv:
     """`num_envs` independent copies of an environment that reset themselves.
 
     Attributes:
-        env: The gymnax environment.
+        env: The environment, with gymnax's interface.
         params: Its parameters.
         num_envs: Number of copies.
-        num_actions: Actions are the integers from 0 to `num_actions - 1`.
+        name: What messages and configs call it.
+        actions: What actions it takes.
     """
 
     env: Any
     params: Any
     num_envs: int
-    num_actions: int
+    name: str
+    actions: DiscreteActions | ContinuousActions
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, Any]:
         """Begin an episode in every copy.
@@ -69,12 +95,16 @@ class VectorEnv:
         Args:
             key: Random key.
             state: The environments' state.
-            action: int, `(num_envs,)`.
+            action: One for each copy; see `DiscreteActions` and `ContinuousActions`. Components
+                that are out of bounds are brought to the bound.
 
         Returns:
             The observations to act on next, float32 `(num_envs, obs_size)`, the environments'
             state, and what the step led to.
         """
+        if isinstance(self.actions, ContinuousActions):
+            action = jnp.clip(action, jnp.array(self.actions.low), jnp.array(self.actions.high))
+            action = action.reshape(self.num_envs, *self.env.action_space(self.params).shape)
         keys = jax.random.split(key, self.num_envs)
         step = jax.vmap(self.env.step, in_axes=(0, 0, 0, None))
         obs, state, reward, terminated, truncated, info = step(keys, state, action, self.params)
@@ -89,21 +119,30 @@ class VectorEnv:
         return obs.astype(jnp.float32), state, outcome
 
 
-# Cached, because a compiled function is found again by the environment it was compiled for.
-@functools.cache
-def make_env(env_id: str, num_envs: int) -> VectorEnv:
-    """Make `num_envs` copies of a gymnax environment; observations are flattened.
+def make_env(env: Any, num_envs: int) -> VectorEnv:
+    """Make `num_envs` copies of an environment; observations are flattened.
 
     Args:
-        env_id: Id in gymnax's registry.
+        env: An id in gymnax's registry; or an object with the interface of gymnax 1.0's
+            environments; or a pair of such an object and its parameters.
         num_envs: Number of copies.
 
     Returns:
-        The environments.
+        The environments; for an id, the same object each time.
 
     Raises:
-        ValueError: If gymnax has no such environment, or its actions are not discrete.
+        TypeError: If the environment lacks a method, or has an action space of another kind.
+        ValueError: If gymnax has no such environment.
     """
+    if isinstance(env, str):
+        return _make_by_id(env, num_envs)
+    env, params = env if isinstance(env, tuple) else (env, getattr(env, "default_params", None))
+    return _wrap(env, params, num_envs, str(getattr(env, "name", type(env).__name__)))
+
+
+# Cached, because a compiled function is found again by the environment it was compiled for.
+@functools.cache
+def _make_by_id(env_id: str, num_envs: int) -> VectorEnv:
     if env_id not in gymnax.registered_envs:
         ids = {known.lower(): known for known in gymnax.registered_envs}
         near = difflib.get_close_matches(env_id.lower(), ids, n=3)
@@ -113,11 +152,45 @@ def make_env(env_id: str, num_envs: int) -> VectorEnv:
             " (gymnax.registered_envs lists them)"
         )
     env, params = gymnax.make(env_id)
-    actions = env.action_space(params)
-    if not isinstance(actions, Discrete):
-        raise ValueError(  # noqa: TRY004 - the id is a string, but the wrong one
-            f"{env_id} has a continuous action space, and only discrete ones are supported;"
-            " CartPole-v1 and Acrobot-v1 have one"
-        )
+    return _wrap(env, params, num_envs, env_id)
+
+
+def _wrap(env: Any, params: Any, num_envs: int, name: str) -> VectorEnv:
+    for method in ("reset", "step", "action_space"):
+        if not callable(getattr(env, method, None)):
+            raise TypeError(
+                f"an environment has gymnax's interface, but {env!r:.99} has no {method}();"
+                " give a gymnax id, an environment, or a pair (environment, params)"
+            )
+    space = env.action_space(params)
+    actions: DiscreteActions | ContinuousActions
+    if isinstance(space, Discrete):
+        actions = DiscreteActions(int(space.n))
+    elif isinstance(space, Box):
+        low, high = (np.broadcast_to(each, space.shape).ravel() for each in (space.low, space.high))
+        actions = ContinuousActions(tuple(low.tolist()), tuple(high.tolist()))
+    else:
+        raise TypeError(f"{name} has actions of {space!r:.99}; supported are Discrete and Box")
     wrapped = LogWrapper(FlattenObservationWrapper(env))
-    return VectorEnv(wrapped, params, num_envs, num_actions=int(actions.n))
+    return VectorEnv(wrapped, params, num_envs, name, actions)
+
+
+def check_actions(
+    algorithm: str, env: VectorEnv, *, takes: Literal["discrete", "continuous"]
+) -> None:
+    """Raise unless an algorithm can act in an environment.
+
+    Args:
+        algorithm: What the message calls the algorithm.
+        env: The environments.
+        takes: The kind of actions that the algorithm is made for.
+
+    Raises:
+        ValueError: If the environment's actions are of the other kind.
+    """
+    has = "discrete" if isinstance(env.actions, DiscreteActions) else "continuous"
+    if has != takes:
+        others = "train_ppo or train_dqn" if has == "discrete" else "train_ppo or train_sac"
+        raise ValueError(
+            f"{algorithm} takes {takes} actions, and those of {env.name} are {has}: use {others}"
+        )

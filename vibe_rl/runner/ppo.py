@@ -5,21 +5,23 @@ with generalised advantage estimation: Schulman et al. 2016, *High-Dimensional C
 Using Generalized Advantage Estimation* (arXiv:1506.02438), below "GAE".
 """
 
-import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vibe_rl.metrics import LogBackend
 from vibe_rl.run_dir import RunDir
-from vibe_rl.runner.config import PPOConfig
-from vibe_rl.runner.environment import Outcome, VectorEnv, make_env
+from vibe_rl.runner.compiled import Algorithm
+from vibe_rl.runner.environment import DiscreteActions, Outcome, VectorEnv, check_actions, make_env
 from vibe_rl.runner.episodes import RecentEpisodes
-from vibe_rl.runner.loop import Callback, History, run_loop
+from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import ActorCritic, Params
+from vibe_rl.runner.ppo_config import PPOConfig
+from vibe_rl.runner.updates import repeat
 
 
 class Metrics(NamedTuple):
@@ -92,28 +94,34 @@ class Batch(NamedTuple):
 def train_ppo(
     config: PPOConfig,
     *,
+    env: Any = None,
     run_dir: RunDir | None = None,
     backends: Sequence[LogBackend] = (),
     callback: Callback | None = None,
     progress: bool = False,
-) -> tuple[TrainState, History]:
+) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Train an agent by proximal policy optimisation.
 
-    The run is compiled once, for one log interval at a time, and logs live: after each interval,
-    one record with `step`, the environment steps so far; the fields of `Metrics`; and
-    `steps_per_second`, the environment steps a second since the last record, or since compilation.
+    The run is compiled once, and logs live: after each log interval, one record with `step`, the
+    environment steps so far; the fields of `Metrics`; and `steps_per_second`. After each
+    evaluation, one with `step` and the fields of `Evaluation`. With several seeds, there is one for
+    each, with its `seed`.
 
     Args:
         config: The settings, the environment and the seed among them.
+        env: An environment in place of the config's: an object with gymnax's interface, or a pair
+            of such an object and its parameters.
         run_dir: Where to save the config and log to; None logs nothing.
         backends: What else gets every record; needs a `run_dir`.
-        callback: Called as `callback(step, train_state, metrics)` after each record, which
-            `metrics` is. Training waits for it.
+        callback: Called as `callback(step, train_state, metrics)` after each record, with its
+            fields, and those of an evaluation at the same step. Training waits for it.
         progress: Whether to show a progress bar on a terminal.
 
     Returns:
         The final state, and the history: each field of the records as an array with one value for
-        each record, so that `metrics["episode_return"][-1]` is the final return.
+        each record, so that `metrics["eval_return_mean"][-1]` is the final return; the step of
+        evaluations is called `eval_step`. With several seeds, all arrays have a leading axis for
+        them.
 
     Raises:
         TypeError: If `config` is no `PPOConfig`, or `run_dir` no `RunDir`.
@@ -126,12 +134,12 @@ def train_ppo(
     """
     if not isinstance(config, PPOConfig):
         raise TypeError(f"config is a PPOConfig, not {config!r}")
-    env = make_env(config.env_id, config.num_envs)
+    envs = make_env(config.env_id if env is None else env, config.num_envs)
+    check_actions("PPO", envs, takes="discrete")
     return run_loop(
-        init_train_state,
-        train_chunk,
+        Algorithm(init_train_state, train_chunk, act),
         config,
-        env,
+        envs,
         run_dir=run_dir,
         backends=backends,
         callback=callback,
@@ -139,7 +147,6 @@ def train_ppo(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "env"))
 def init_train_state(config: PPOConfig, env: VectorEnv, key: jax.Array) -> TrainState:
     """The state before the first step."""
     key, env_key, network_key = jax.random.split(key, 3)
@@ -151,33 +158,39 @@ def init_train_state(config: PPOConfig, env: VectorEnv, key: jax.Array) -> Train
 
 def make_network(config: PPOConfig, env: VectorEnv) -> ActorCritic:
     """The network that `TrainState.params` belong to."""
-    return ActorCritic(env.num_actions, config.hidden_sizes, config.activation)
+    num_actions = cast("DiscreteActions", env.actions).num
+    return ActorCritic(num_actions, config.hidden_sizes, config.activation)
 
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
     """Adam on clipped gradients, with a step size that may fall linearly to zero."""
     learning_rate: optax.ScalarOrSchedule = config.learning_rate
     if config.anneal_learning_rate:
-        updates = config.num_records * config.updates_per_record
-        gradient_steps = updates * config.update_epochs * config.num_minibatches
+        gradient_steps = config.num_updates * config.update_epochs * config.num_minibatches
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, gradient_steps)
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=1e-5)
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "env"))
-def train_chunk(config: PPOConfig, env: VectorEnv, state: TrainState) -> tuple[TrainState, Metrics]:
+def train_chunk(
+    config: PPOConfig, env: VectorEnv, state: TrainState, num_updates: jax.Array
+) -> tuple[TrainState, Metrics]:
     """Train for one log interval."""
 
-    def update(state: TrainState, _: None) -> tuple[TrainState, LossMetrics]:
+    def update(state: TrainState) -> tuple[TrainState, LossMetrics]:
         state, steps = collect(config, env, state)
         batch = make_batch(config, env, state.params, steps)
         return learn(config, env, state, batch)
 
-    state, loss_metrics = jax.lax.scan(update, state, length=config.updates_per_record)
+    state, loss_metrics = repeat(update, state, num_updates)
     episode_return, episode_length = state.episodes.means()
-    return state, Metrics(episode_return, episode_length, **jax.tree.map(jnp.mean, loss_metrics))
+    return state, Metrics(episode_return, episode_length, **loss_metrics)
+
+
+def act(config: PPOConfig, env: VectorEnv, state: TrainState, obs: jax.Array) -> jax.Array:
+    """The most likely action for each observation."""
+    return jnp.argmax(make_network(config, env).policy(state.params, obs).logits, axis=-1)
 
 
 def collect(config: PPOConfig, env: VectorEnv, state: TrainState) -> tuple[TrainState, Transition]:

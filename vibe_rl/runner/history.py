@@ -1,0 +1,42 @@
+"""What a run has measured so far, as arrays."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class History:
+    """Grows by a few records at a time.
+
+    Each field is an array with one value for each record along its last axis; with several seeds,
+    these are the first axis. The step of evaluations, which are fewer, is called `eval_step`.
+
+    Args:
+        arrays: What an earlier part of the run has measured.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray] | None = None) -> None:
+        self._parts = {name: [values] for name, values in (arrays or {}).items()}
+
+    def add(self, records: Mapping[str, np.ndarray]) -> None:
+        """Take in records: each field has one value for each along its last axis."""
+        for name, values in records.items():
+            self._parts.setdefault(name, []).append(values)
+
+    def add_evaluation(self, record: Mapping[str, np.ndarray]) -> None:
+        """Take in the record of an evaluation: each field is one value, or one for each seed."""
+        fields = {"eval_step" if name == "step" else name: record[name] for name in record}
+        fields.pop("seed", None)
+        self.add({name: values[..., np.newaxis] for name, values in fields.items()})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything up to now."""
+        return {name: np.concatenate(parts, axis=-1) for name, parts in self._parts.items()}
+
+    def best_step(self) -> int | None:
+        """The step of the best evaluation over all seeds, the first of equals; None without any."""
+        if "eval_step" not in self._parts:
+            return None
+        arrays = self.arrays()
+        mean = arrays["eval_return_mean"].reshape(-1, arrays["eval_step"].shape[-1]).mean(axis=0)
+        return int(arrays["eval_step"][..., np.nanargmax(mean)].flat[0])
