@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import tensorboardX
 import wandb
-from timing import in_turn, machine, median_and_quartiles, print_table
 
+from benchmarks.timing import in_turn, machine, median_and_quartiles, print_table
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend, isolated
 
 STEP_S = 150e-6

@@ -17,9 +17,9 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from backends import jitted_step, timed_block
-from timing import in_turn, machine, median_and_quartiles, print_table
 
+from benchmarks.backends import jitted_step, timed_block
+from benchmarks.timing import in_turn, machine, median_and_quartiles, print_table
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated
 from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.isolation.isolated import IsolatedBackend

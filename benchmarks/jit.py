@@ -1,7 +1,5 @@
 """What logging from inside a compiled function adds to each iteration, six scalars a record.
 
-    python benchmarks/jit.py [--quick]
-
 A scan of which nothing is logged, and the same scan logged in several ways, one iteration a record:
 to the end of the computation, and until all records are in the file. Those of JAX's own callbacks
 that get the dictionary hand it to the same `logger.write`.
@@ -9,20 +7,20 @@ that get the dictionary hand it to the same `logger.write`.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import io_callback
-from timing import in_turn, machine, median_and_quartiles, print_table
 
+from benchmarks.peers import Peer
+from benchmarks.results import Result, Spread
+from benchmarks.timing import in_turn
 from vibe_rl.metrics import MetricsLogger
 
 Scan = Callable[..., Any]
@@ -105,11 +103,10 @@ def measure(logger: MetricsLogger, lanes: int, rounds: int, share: float) -> dic
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    quick = parser.parse_args().quick
-    print(f"{machine()}; {jax.devices()[0].device_kind}")
+def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
+    """Measure one lane, and eight under `vmap`. No peer has anything of the kind."""
+    del peers
+    results = []
     for lanes in (1, 8):
         rounds, share = (2, 0.01) if quick else (9, 1 / lanes)
         with (
@@ -117,13 +114,10 @@ def main() -> None:
             MetricsLogger(Path(directory) / "metrics.jsonl") as logger,
         ):
             measured = measure(logger, lanes, rounds, share)
-        rows = [
-            [name, *(median_and_quartiles(np.asarray(each)) for each in columns)]
-            for name, columns in measured.items()
+        table = f"{lanes} lane{'s' * (lanes > 1)}, µs"
+        columns = ("plain, an iteration", "added, a record", "added until in the file")
+        results += [
+            Result(table, name, dict(zip(columns, map(Spread.of, each), strict=True)))
+            for name, each in measured.items()
         ]
-        print(f"\n{lanes} lane{'s' * (lanes > 1)}, µs: median (quartiles) of {rounds} rounds")
-        print_table(["", "plain, an iteration", "added, a record", "added until in the file"], rows)
-
-
-if __name__ == "__main__":
-    main()
+    return results

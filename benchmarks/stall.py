@@ -1,7 +1,5 @@
 """How long the loop waits for the device when it logs each step, with `defer` 0, 1 and 2.
 
-    python benchmarks/stall.py [--quick]
-
 Each step dispatches a computation to the device, logs five values that it gives, and does 1 ms of
 work on the host (an environment, say). Ideal: nothing waits for anything but the
 slower of host and device. On a CPU the "device" is one other core, which must be free.
@@ -9,11 +7,10 @@ slower of host and device. On a CPU the "device" is one other core, which must b
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +21,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 import jax  # once that is set
 import jax.numpy as jnp
 import numpy as np
-from timing import in_turn, machine, median_and_quartiles, print_table
 
+from benchmarks.peers import Peer
+from benchmarks.results import Result, Spread
+from benchmarks.timing import in_turn
 from vibe_rl.metrics import MetricsLogger
 
 HOST_NS = 1_000_000
@@ -89,22 +88,23 @@ def measure(directory: Path, rounds: int, turns: int) -> Mapping[str, np.ndarray
     return measured
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    turns = 1 if parser.parse_args().quick else 20
-    print(f"{machine()}; {jax.devices()[0].device_kind}")
-    rows = []
+def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
+    """Measure a device that is faster than the host, as fast, and slower. No peer defers."""
+    del peers
+    results = []
     for device_ns in (500_000, 900_000, 2_000_000):
         rounds = rounds_for(jnp.eye(128) * 0.5, device_ns)
         step_us = step_ns(jnp.eye(128) * 0.5, rounds) / 1e3
-        with tempfile.TemporaryDirectory() as directory:
-            measured = measure(Path(directory), rounds, turns)
         ideal = max(HOST_NS / 1e3, step_us)
-        rows.append([f"{step_us:.0f}", f"{ideal:.0f}"])
-        rows[-1] += [median_and_quartiles(each, 0) for each in measured.values()]
-    print_table(["device, µs a step", "ideal", *measured], rows)
-
-
-if __name__ == "__main__":
-    main()
+        with tempfile.TemporaryDirectory() as directory:
+            measured = measure(Path(directory), rounds, 1 if quick else 20)
+        table = f"a device step of {device_ns / 1e6:g} ms beside 1 ms on the host"
+        results += [
+            Result(
+                table,
+                name,
+                {"µs a step": Spread.of(each), "x ideal": Spread.of(each / ideal)},
+            )
+            for name, each in measured.items()
+        ]
+    return results

@@ -1,6 +1,4 @@
-"""What one `write()` costs its caller, beside what it can't do without.
-
-    python benchmarks/write.py [--quick]
+"""What one `write()` costs its caller, beside what it can't do without, and beside the peers.
 
 The floors: `np.asarray` on the record's JAX values, and `orjson.dumps` of its Python floats. Every
 JAX value is fresh (never read before: JAX keeps what it has read) and ready (computed already);
@@ -10,30 +8,29 @@ as soon as its step has ended, when the processor's caches hold little of either
 
 from __future__ import annotations
 
-import argparse
+import functools
+import itertools
 import tempfile
-from collections.abc import Callable, Mapping
-from functools import partial
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orjson
-from timing import in_turn, machine, print_percentiles, print_table, timed
 
+from benchmarks.peers import Log, Peer
+from benchmarks.results import Result, Spread
+from benchmarks.timing import PERCENTILES, in_turn, settle, timed
 from vibe_rl.metrics import MetricsLogger, pack
 
 NAMES = [f"metric_{index}" for index in range(50)]
 FLOATS = {name: 1 / (index + 3) for index, name in enumerate(NAMES[:7])}
 BLOCK = 100
-RATIOS = [
-    ("write 5", "np.asarray x 5"),
-    ("write 50", "np.asarray x 50"),
-    ("write 50 packed", "write 50"),
-    ("write 5, after a step", "np.asarray x 5, after a step"),
-    ("write 7 floats", "orjson.dumps 7 floats"),
-]
+# Most peers take so long that fewer calls must do.
+PEER_BLOCK = 20
 
 
 @jax.jit
@@ -51,63 +48,143 @@ def fifty_packed(step: jax.Array) -> Any:
     return pack(fifty(step))
 
 
+def floats(_: Any) -> dict[str, float]:
+    return FLOATS
+
+
 def read_all(record: Mapping[str, jax.Array]) -> None:
     for value in record.values():
         np.asarray(value)
 
 
-def measure(path: Path, rounds: int) -> dict[str, np.ndarray]:
-    """Time all cases; µs a call, `BLOCK` calls a round."""
-    step = np.float32(0)
-
-    def fresh(make: Callable[[Any], Any]) -> Any:
-        nonlocal step
-        step += np.float32(1)
-        return make(step)
-
-    def prepared(make: Callable[[Any], Any], function: Callable[[Any], object]) -> list[int]:
-        records = jax.block_until_ready([fresh(make) for _ in range(BLOCK)])
-        return [timed(function, record) for record in records]
-
-    def after_a_step(make: Callable[[Any], Any], function: Callable[[Any], object]) -> list[int]:
-        return [timed(function, jax.block_until_ready(fresh(make))) for _ in range(BLOCK)]
-
-    def on_floats(function: Callable[[Any], object]) -> list[int]:
-        return [timed(function, FLOATS) for _ in range(BLOCK)]
-
-    with MetricsLogger(path) as logger:
-        cases = {
-            "np.asarray x 5": partial(prepared, five, read_all),
-            "write 5": partial(prepared, five, logger.write),
-            "np.asarray x 50": partial(prepared, fifty, read_all),
-            "write 50": partial(prepared, fifty, logger.write),
-            "write 50 packed": partial(prepared, fifty_packed, logger.write),
-            "np.asarray x 5, after a step": partial(after_a_step, five, read_all),
-            "write 5, after a step": partial(after_a_step, five, logger.write),
-            "orjson.dumps 7 floats": partial(on_floats, orjson.dumps),
-            "write 7 floats": partial(on_floats, logger.write),
-        }
-        return in_turn(cases, rounds)
+# By table: how its records are made, its floor (a name and a function), and what we call on it.
+TABLES: dict[str, tuple[Callable[[Any], Any], str, Callable[[Any], object]]] = {
+    "5 fresh JAX scalars": (five, "np.asarray", read_all),
+    "50 fresh JAX scalars": (fifty, "np.asarray", read_all),
+    "7 floats": (floats, "orjson.dumps", orjson.dumps),
+}
+WITH_PEERS = ("5 fresh JAX scalars", "7 floats")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    rounds = 2 if parser.parse_args().quick else 200
-    print(f"{machine()}; {jax.devices()[0].device_kind}")
-    with tempfile.TemporaryDirectory() as directory:
-        measured = measure(Path(directory) / "metrics.jsonl", rounds)
-    print_percentiles(measured)
-    print()
-    rows = []
-    for case, floor in RATIOS:
-        ratios = [
-            np.percentile(measured[case], percentile) / np.percentile(measured[floor], percentile)
-            for percentile in (50, 99, 99.9)
+def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
+    """Measure the calls in one go, in turn; then the processor's time, case by case."""
+    rounds = 2 if quick else 200
+    results = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory, ExitStack() as stack:
+        logger = stack.enter_context(MetricsLogger(Path(directory) / "metrics.jsonl"))
+        logs, absent = _opened(peers, Path(directory), stack)
+        for table, (make, floor, read) in TABLES.items():
+            cases = {floor: read, "vibe_rl": logger.write}
+            measured = in_turn(
+                {name: functools.partial(_ready, make, call) for name, call in cases.items()},
+                rounds,
+            )
+            if make is five:
+                measured |= _after_a_step(floor, logger, rounds)
+            if make is fifty:
+                packed = functools.partial(_ready, fifty_packed, logger.write)
+                measured |= in_turn({"vibe_rl, packed": packed}, rounds)
+            if table in WITH_PEERS:
+                measured |= _of_peers(make, logs, 1 if quick else 20)
+                cases |= logs
+            cpu = {name: _cpu_us(make, call, quick=quick) for name, call in cases.items()}
+            results += _results(table, floor, measured, cpu)
+            results += [Result(table, name, why=why) for name, why in absent.items()]
+    return results
+
+
+def _results(
+    table: str, floor: str, measured: Mapping[str, np.ndarray], cpu: Mapping[str, Spread]
+) -> list[Result]:
+    results = []
+    for name, each in measured.items():
+        own_floor = floor + ", after a step" * name.endswith("after a step")
+        figures = {}
+        for percentile in PERCENTILES:
+            label = "max" if percentile == 100 else f"p{percentile}"
+            by_round = np.percentile(each, percentile, axis=1) if percentile == 50 else None
+            whole = np.percentile(each, percentile)
+            figures[f"{label}, µs"] = Spread.of(whole if by_round is None else by_round)
+            if percentile < 100:
+                figures[f"{label}, x floor"] = Spread.of(
+                    whole / np.percentile(measured[own_floor], percentile)
+                )
+        figures["p50, x vibe_rl"] = Spread.of(np.median(each) / np.median(measured["vibe_rl"]))
+        if name in cpu:
+            figures["process CPU, µs"] = cpu[name]
+        results.append(Result(table, name, figures))
+    return results
+
+
+_steps = itertools.count(1)
+
+
+def _ready(
+    make: Callable[[Any], Any], call: Callable[[Any], object], block: int = BLOCK
+) -> list[int]:
+    records = jax.block_until_ready([make(np.float32(next(_steps))) for _ in range(block)])
+    return [timed(call, record) for record in records]
+
+
+def _after_a_step(floor: str, logger: MetricsLogger, rounds: int) -> dict[str, np.ndarray]:
+    def block(call: Callable[[Any], object]) -> list[int]:
+        return [
+            timed(call, jax.block_until_ready(five(np.float32(next(_steps))))) for _ in range(BLOCK)
         ]
-        rows.append([f"{case} / {floor}", *(f"{ratio:.2f}" for ratio in ratios)])
-    print_table(["ratio", "p50", "p99", "p99.9"], rows)
+
+    cases = {floor: read_all, "vibe_rl": logger.write}
+    return in_turn(
+        {f"{name}, after a step": functools.partial(block, call) for name, call in cases.items()},
+        rounds,
+    )
+
+
+def _of_peers(
+    make: Callable[[Any], Any], logs: Mapping[str, Callable[[Any], object]], rounds: int
+) -> dict[str, np.ndarray]:
+    def block(call: Callable[[Any], object]) -> list[int]:
+        taken = _ready(make, call, PEER_BLOCK)
+        settle()
+        return taken
+
+    return in_turn({name: functools.partial(block, call) for name, call in logs.items()}, rounds)
+
+
+def _opened(
+    peers: Sequence[Peer], directory: Path, stack: ExitStack
+) -> tuple[dict[str, Callable[[Any], object]], dict[str, str]]:
+    """By name, what logs a record with each peer, and why some peers can't."""
+    logs, absent = {}, {}
+
+    def numbered(log: Log) -> Callable[[Any], object]:
+        step = itertools.count()
+        return lambda record: log(next(step), record)
+
+    for peer in peers:
+        try:
+            logs[peer.name] = numbered(stack.enter_context(peer.opens(directory / peer.name)))
+        except Exception as error:  # noqa: BLE001 - another's library: whatever it is
+            absent[peer.name] = f"{type(error).__name__}: {error}"
+    return logs, absent
+
+
+def _cpu_us(make: Callable[[Any], Any], call: Callable[[Any], object], *, quick: bool) -> Spread:
+    """What this process computes for a record in all, whichever thread does it."""
+    count = 10 if quick else 500
+    used = []
+    for _ in range(2 if quick else 3):
+        records = jax.block_until_ready([make(np.float32(next(_steps))) for _ in range(count)])
+        settle()
+        start = time.process_time_ns()
+        for record in records:
+            call(record)
+        time.sleep(0.15)  # the writers' next time
+        settle()
+        used.append((time.process_time_ns() - start) / count / 1e3)
+    return Spread.of(used)
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.__main__ import main
+
+    main(["write"])

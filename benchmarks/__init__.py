@@ -1,0 +1,1 @@
+"""What logging costs, beside the alternatives: `python -m benchmarks`."""

@@ -1,0 +1,143 @@
+"""`python -m benchmarks`: what logging costs, beside the alternatives.
+
+    python -m benchmarks                             # all of them, about 12 minutes
+    python -m benchmarks write loop --peers wandb,tensorboardX
+    python -m benchmarks --json results.json --plot results.svg
+    python -m benchmarks --from-json results.json --docs    # docs/benchmarks.md and its pictures
+
+Each benchmark runs in a process of its own, so that no other's threads are beside it and one that
+fails leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import peers, plots, tables
+from benchmarks.results import Report, merged, new_report
+
+# By name, the module with its `run(quick, peers)`.
+BENCHMARKS = {
+    "write": "write",
+    "loop": "loop",
+    "convoy": "convoy",
+    "stalls": "stalls",
+    "throughput": "throughput",
+    "jit": "jit",
+    "stall": "stall",
+    "read": "read",
+    "growth": "growth",
+    "import": "imports",
+}
+BENCHMARKS = {
+    name: module
+    for name, module in BENCHMARKS.items()
+    if (Path(__file__).parent / f"{module}.py").exists()
+}
+LIMIT_S = 400
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    if arguments.from_json:
+        report = Report.load(arguments.from_json)
+    elif len(arguments.names) == 1:
+        report = _run_here(arguments.names[0], arguments.peers, quick=arguments.quick)
+    else:
+        report = _run_each(arguments)
+    if arguments.from_json or len(arguments.names) != 1:
+        tables.show(report)
+    if arguments.json:
+        report.save(arguments.json)
+    if arguments.plot:
+        plots.draw(report, arguments.plot)
+    if arguments.docs:
+        tables.write_docs(report)
+        plots.write_docs(report)
+    sys.exit(1 if report.failed else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure what logging costs, beside the alternatives.",
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--peers", type=_names, help="the alternatives to measure, by comma")
+    parser.add_argument("--quick", action="store_true", help="see that it works; measure nothing")
+    parser.add_argument("--json", type=_path, metavar="FILE", help="save the results there")
+    parser.add_argument("--plot", type=_path, metavar="FILE", help="draw them there, SVG or PNG")
+    parser.add_argument("--docs", action="store_true", help="put them in docs/benchmarks.md")
+    parser.add_argument(
+        "--from-json", type=_path, metavar="FILE", help="measure nothing: show what was saved"
+    )
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        try:
+            peers.peer_named(name)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return names
+
+
+def _path(text: str) -> Path:
+    return Path(text).absolute()  # for benchmarks run in a directory of their own
+
+
+def _run_here(name: str, peer_names: list[str] | None, *, quick: bool) -> Report:
+    """Run one benchmark in this process, and show what it gave."""
+    if name not in BENCHMARKS:
+        raise SystemExit(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory,
+        contextlib.chdir(directory),
+    ):
+        # Some of the libraries leave files wherever they are.
+        os.environ.update(TRACKIO_DIR=f"{directory}/trackio", WANDB_SILENT="true")
+        found, absent = peers.available(peer_names)
+        module = importlib.import_module(f"benchmarks.{BENCHMARKS[name]}")
+        report = new_report(peers.versions(found), absent)
+        start = time.monotonic()
+        report.results[name] = module.run(quick, found)
+        report.seconds[name] = round(time.monotonic() - start, 1)
+        tables.show(report)
+    return report
+
+
+def _run_each(arguments: argparse.Namespace) -> Report:
+    """Run each benchmark in a process of its own, and put together what they gave."""
+    parts, failed = [], {}
+    with tempfile.TemporaryDirectory() as directory:
+        for name in arguments.names or BENCHMARKS:
+            saved = Path(directory) / f"{name}.json"
+            command = [sys.executable, "-m", "benchmarks", name, "--json", str(saved)]
+            command += ["--quick"] * arguments.quick
+            if arguments.peers is not None:
+                command += ["--peers", ",".join(arguments.peers)]
+            print(f"== {name}", flush=True)
+            try:
+                subprocess.run(command, check=True, timeout=LIMIT_S)
+            except subprocess.SubprocessError as error:
+                failed[name] = str(error).replace(f"{command}", name)
+            else:
+                parts.append(Report.load(saved))
+    if not parts:
+        raise SystemExit(f"every benchmark failed: {failed}")
+    return merged(parts, failed)
+
+
+if __name__ == "__main__":
+    main()

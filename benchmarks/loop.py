@@ -1,0 +1,153 @@
+"""What logging each step costs a jitted training loop.
+
+The reference reads a step's five fresh scalars with `np.asarray`, as any logger must, and logs
+nothing. Every other loop's block of steps is compared with the reference's of the same round. The
+loop that reads nothing is there for information: between it and the reference lies what reading
+costs, of which `defer` saves a part.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import Log, Peer
+from benchmarks.results import Result, Spread
+from benchmarks.steps import Step, jitted_step, read, time_steps
+from benchmarks.timing import in_turn, settle
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend, isolated
+
+STEPS_S = {"50 µs": 50e-6, "150 µs": 150e-6, "1 ms": 1e-3, "10 ms": 10e-3}
+BLOCK_S = 0.2
+READING = "reads, logs nothing"
+NOTHING = "reads nothing, logs nothing"
+
+# Opens a logger in a directory of its own; gives what logs, and what waits for the rest.
+Opens = Callable[[Path], AbstractContextManager[tuple[Log, Callable[[], object]]]]
+
+
+def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
+    """Measure each length of step."""
+    lengths = {"150 µs": STEPS_S["150 µs"]} if quick else STEPS_S
+    results = []
+    for name, seconds in lengths.items():
+        results += _measure(f"a step of {name}", seconds, peers, quick=quick)
+    return results
+
+
+def _measure(table: str, seconds: float, peers: Sequence[Peer], *, quick: bool) -> list[Result]:
+    steps = 20 if quick else max(round(BLOCK_S / seconds), 20)
+    step = jitted_step(seconds)
+    all_steps: dict[str, list[int]] = {}
+    absent = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory, ExitStack() as stack:
+        blocks: dict[str, Callable[[], float]] = {}
+        for nth, (name, opens) in enumerate({**OURS, **_of_peers(peers)}.items()):
+            try:
+                log, wait = stack.enter_context(opens(Path(directory) / str(nth)))
+            except Exception as error:  # noqa: BLE001 - another's library: whatever it is
+                absent.append(Result(table, name, why=f"{type(error).__name__}: {error}"))
+                continue
+            taken = all_steps.setdefault(name, [])
+            blocks[name] = functools.partial(_block, step, log, wait, steps, taken)
+        means = in_turn(blocks, 1 if quick else 6)
+    tails = {name: np.quantile(taken, 0.999) / 1e3 for name, taken in all_steps.items()}
+    results = [
+        Result(
+            table,
+            name,
+            {
+                "µs a step": Spread.of(means[name]),
+                "x reading": Spread.of(means[name] / means[READING]),
+                "x reading nothing": Spread.of(means[name] / means[NOTHING]),
+                "p99.9, µs": Spread.of(tails[name]),
+                "p99.9, x reading": Spread.of(tails[name] / tails[READING]),
+            },
+        )
+        for name in means
+    ]
+    return results + absent
+
+
+def _block(
+    step: Step, log: Log, wait: Callable[[], object], steps: int, all_steps: list[int]
+) -> float:
+    taken = time_steps(step, log, steps, 2 * BLOCK_S)
+    wait()
+    all_steps += taken
+    return float(np.mean(taken))
+
+
+# -- the loops ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def _nothing(_: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
+    yield lambda *_: None, lambda: None
+
+
+@contextmanager
+def _reading(_: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
+    yield read, lambda: None
+
+
+def _ours(*make_backends: Callable[[Path], Any], defer: int = 0) -> Opens:
+    @contextmanager
+    def opens(directory: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
+        directory.mkdir()
+        backends = [make(directory) for make in make_backends]
+        with MetricsLogger(directory / "metrics.jsonl", backends, defer=defer) as logger:
+
+            def log(step: int, record: Any) -> None:
+                logger.write({"step": step, **record})
+
+            yield log, logger.flush
+
+    return opens
+
+
+def _of_peers(peers: Sequence[Peer]) -> dict[str, Opens]:
+    def opened(peer: Peer) -> Opens:
+        @contextmanager
+        def opens(directory: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
+            with peer.opens(directory) as log:
+                yield log, settle
+
+        return opens
+
+    return {peer.name: opened(peer) for peer in peers}
+
+
+def _tensorboard(directory: Path) -> TensorBoardBackend:
+    return TensorBoardBackend(directory)
+
+
+def _wandb(directory: Path) -> WandbBackend:
+    return WandbBackend(mode="offline", dir=str(directory), reinit="create_new")
+
+
+def _isolated_tensorboard(directory: Path) -> Any:
+    return isolated(TensorBoardBackend, directory)
+
+
+def _isolated_wandb(directory: Path) -> Any:
+    return isolated(WandbBackend, mode="offline", dir=str(directory))
+
+
+OURS: dict[str, Opens] = {
+    NOTHING: _nothing,
+    READING: _reading,
+    "vibe_rl, file only": _ours(),
+    "vibe_rl, defer=1": _ours(defer=1),
+    "vibe_rl, TensorBoard on a thread": _ours(_tensorboard),
+    "vibe_rl, TensorBoard isolated": _ours(_isolated_tensorboard),
+    "vibe_rl, W&B on a thread": _ours(_wandb),
+    "vibe_rl, W&B isolated": _ours(_isolated_wandb),
+    "vibe_rl, TensorBoard and W&B isolated": _ours(_isolated_tensorboard, _isolated_wandb),
+}

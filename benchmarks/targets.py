@@ -1,0 +1,76 @@
+"""What the benchmarks are meant to show, and whether a report shows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from benchmarks.results import Report
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on a figure's median, in every case and table that the patterns match."""
+
+    benchmark: str
+    table: str
+    case: str
+    column: str
+    at_most: float = math.inf
+    at_least: float = -math.inf
+
+    def is_met(self, value: float) -> bool:
+        """Whether a median lies within the bound."""
+        return self.at_least <= value <= self.at_most
+
+    def __str__(self) -> str:
+        return f"≤ {self.at_most:,g}" if self.at_most < math.inf else f"≥ {self.at_least:,g}"
+
+
+def compared(report: Report) -> Iterator[tuple[str, Target, float]]:
+    """What was measured of each target: where, the target, the median."""
+    for target in TARGETS:
+        for result in report.results.get(target.benchmark, ()):
+            if (
+                fnmatchcase(result.table, target.table)
+                and fnmatchcase(result.case, target.case)
+                and target.column in result.figures
+            ):
+                where = f"{target.benchmark}: {result.table}, {result.case}, {target.column}"
+                yield where, target, result.figures[target.column].median
+
+
+FIVE = "5 fresh JAX scalars"
+OURS = "vibe_rl*"
+TARGETS = [
+    Target("write", FIVE, "vibe_rl", "p50, x floor", at_most=1.25),
+    Target("write", FIVE, "vibe_rl", "p99.9, x floor", at_most=2),
+    Target("write", FIVE, "jsonl", "p50, x vibe_rl", at_least=2),
+    Target("write", FIVE, "wandb", "p50, x vibe_rl", at_least=15),
+    Target("write", FIVE, "tensorboardX", "p50, x vibe_rl", at_least=40),
+    Target("loop", "a step of 150 µs", "vibe_rl, file only", "x reading", at_most=1.03),
+    Target(
+        "loop", "a step of 150 µs", "vibe_rl, TensorBoard on a thread", "x reading", at_most=1.08
+    ),
+    Target("loop", "a step of 150 µs", "*TensorBoard and W&B iso*", "x reading", at_most=1.08),
+    Target("loop", "a step of 1* ms", OURS, "x reading", at_most=1.02),
+    *(
+        Target("convoy", "*", f"vibe_rl, {backend}", column, at_most=at_most)
+        for backend in ("TensorBoard on a thread", "TensorBoard isolated", "W&B isolated")
+        for column, at_most in (
+            ("p50, x nothing", 1.15),
+            ("p99.9, x nothing", 1.5),
+            ("200,000 in, s", 15),
+        )
+    ),
+    Target("stalls", "*", OURS, "p99.9, x without", at_most=2),
+    Target("throughput", "*", "vibe_rl, write", "records/s", at_least=400_000),
+    Target("throughput", "*", "vibe_rl, write_batch", "records/s", at_least=1_500_000),
+    Target("growth", "metrics a record", "*", "exponent", at_most=1.1),
+    *(
+        Target("growth", table, "*", "exponent", at_most=0.1)
+        for table in ("backends", "bytes in the file*", "records written before")
+    ),
+]
