@@ -108,9 +108,7 @@ def _drains(path: Path, peers: Sequence[Peer], stack: ExitStack) -> dict[str, Dr
             _on_a_thread, path, lambda: TensorBoardBackend(tensorboard_directory())
         ),
         "vibe_rl, W&B on a thread": functools.partial(_on_a_thread, path, wandb),
-        "a naive thread that appends JSON": functools.partial(
-            _naive, path, peer_named("jsonl"), path.with_name("naive")
-        ),
+        "a naive thread that appends JSON": functools.partial(_naive, path, peer_named("jsonl")),
     }
     for name, make in {
         "vibe_rl, TensorBoard isolated": lambda: isolated(
@@ -123,9 +121,7 @@ def _drains(path: Path, peers: Sequence[Peer], stack: ExitStack) -> dict[str, Dr
         drains[name] = stack.enter_context(_isolated(path, make))
     for peer in peers:
         if peer.name in ("tensorboardX", "wandb"):
-            drains[f"{peer.name} on a naive thread"] = functools.partial(
-                _naive, path, peer, path.with_name(peer.name)
-            )
+            drains[f"{peer.name} on a naive thread"] = functools.partial(_naive, path, peer)
     return drains
 
 
@@ -179,7 +175,7 @@ def _isolated(path: Path, make: Callable[[], Any]) -> Iterator[Drain]:
 
 
 @contextmanager
-def _naive(path: Path, peer: Peer, directory: Path) -> Iterator[Callable[[], int]]:
+def _naive(path: Path, peer: Peer) -> Iterator[Callable[[], int]]:
     """A thread that reads line after line and logs each, as fast as it goes."""
     stop = threading.Event()
     taken = 0
@@ -194,7 +190,7 @@ def _naive(path: Path, peer: Peer, directory: Path) -> Iterator[Callable[[], int
                 log(record.pop("step"), record)
                 taken += 1
 
-    with peer.opens(directory / f"{time.monotonic_ns()}") as log:
+    with peer.opens(path.with_name(f"{peer.name}{time.monotonic_ns()}")) as log:
         thread = threading.Thread(target=drain, args=(log,), daemon=True)
         thread.start()
         try:

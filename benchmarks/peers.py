@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import logging
@@ -198,8 +199,13 @@ def _aim(directory: Path) -> Iterator[Log]:
 
     directory.mkdir()
     options = {"system_tracking_interval": None, "capture_terminal_logs": False}
-    with closing(aim.Run(repo=str(directory), **options)) as run:
+    run = aim.Run(repo=str(directory), **options)
+    try:
         yield lambda step, record: run.track(_floats(record), step=step)
+    finally:
+        run.close()
+        del run  # it writes once more when it is collected, and must not find its files gone
+        gc.collect()
 
 
 @contextmanager
