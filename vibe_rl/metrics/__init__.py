@@ -10,10 +10,11 @@ from vibe_rl.metrics.console import log_step_progress, setup_logging
 from vibe_rl.metrics.feed.feed import BackendStats
 from vibe_rl.metrics.isolation.isolated import isolated
 from vibe_rl.metrics.jit.packing import Packed, pack
-from vibe_rl.metrics.logger import LoggerStats, MetricsLogger
+from vibe_rl.metrics.logger import MetricsLogger
 from vibe_rl.metrics.progress import TrainingProgress
 from vibe_rl.metrics.reading.downsampling import downsample
 from vibe_rl.metrics.reading.records import iter_metrics, read_metrics
+from vibe_rl.metrics.stats import LoggerStats
 
 __all__ = [
     "BackendStats",

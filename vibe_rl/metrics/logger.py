@@ -3,66 +3,42 @@
 from __future__ import annotations
 
 import atexit
-import errno
 import functools
 import logging
 import os
-import re
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, get_args
+from typing import Any, NoReturn, Self
 
 from vibe_rl.metrics.append import MetricsFile, NoFile, process_path
-from vibe_rl.metrics.backends.inert import InertBackend
 from vibe_rl.metrics.backends.protocol import LogBackend
-from vibe_rl.metrics.batch import Block, cut, host_columns
 from vibe_rl.metrics.deferred import Deferred, hold
-from vibe_rl.metrics.feed.feed import BackendStats
 from vibe_rl.metrics.feed.feeds import Feeds
-from vibe_rl.metrics.host import host_record
-from vibe_rl.metrics.isolation.isolated import IsolatedBackend
+from vibe_rl.metrics.intake import Intake
 from vibe_rl.metrics.jit.arrivals import Arrivals
 from vibe_rl.metrics.jit.emit_and_scan import LogsInsideJit
-from vibe_rl.metrics.jit.messages import Message, Unread, Words
-from vibe_rl.metrics.jit.packed_record import PackedRecord
+from vibe_rl.metrics.jit.messages import Message, Words
 from vibe_rl.metrics.jit.packing import Packed
-from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.lines import Position
+from vibe_rl.metrics.settings import (
+    Process,
+    check_interval,
+    check_words,
+    checked_backends,
+    count,
+    local_path,
+)
+from vibe_rl.metrics.stats import LoggerStats
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
 from vibe_rl.processes import process_count, process_index
 from vibe_rl.run_dir import RunDir
 
 _log = logging.getLogger("vibe_rl")
-
-Process = Literal["primary", "all"]
-
-
-@dataclass(frozen=True)
-class LoggerStats:
-    """A logger's counts at one moment: `written + queued + dropped` is the calls of `write()`.
-
-    Attributes:
-        written: Records that this logger has put in the file.
-        queued: Records accepted, but not yet in the file.
-        dropped: Records given up because the queue was full, or, with `defer`, because their values
-            were gone before they were read.
-        late: Records that came from a compiled function after `close()`, and are not logged.
-        high_water: The most records that ever waited in the queue at a time.
-        backends: How far each backend is, by name.
-    """
-
-    written: int
-    queued: int
-    dropped: int
-    late: int
-    high_water: int
-    backends: dict[str, BackendStats]
 
 
 class MetricsLogger(LogsInsideJit):
@@ -118,17 +94,19 @@ class MetricsLogger(LogsInsideJit):
         defer: int = 0,
         process: Process = "primary",
     ) -> None:
-        _check_settings(queue_size, overflow, flush_interval, defer, process)
-        checked = _check_backends(backends)
+        queue_size = count("queue_size", queue_size, "records")
+        defer = count("defer", defer, "records", least=0)
+        check_words(overflow, process)
+        check_interval(flush_interval)
+        checked = checked_backends(backends)
+        path = local_path(path)
+        number = None  # what each record says
+        if process == "all" and process_count() > 1:
+            number = process_index()
+            path = process_path(path, number)
         self._start_ns = time.monotonic_ns()
-        self._queue_size = queue_size
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
-        path = path.log_path() if isinstance(path, RunDir) else _local_path(path)
-        self._process = None  # what each record says
-        if process == "all" and process_count() > 1:
-            self._process = process_index()
-            path = process_path(path, self._process)
         self._logs = process == "all" or process_index() == 0
         self._unused = [] if self._logs else checked
         self._file = MetricsFile(path) if self._logs else NoFile(path)
@@ -148,6 +126,7 @@ class MetricsLogger(LogsInsideJit):
             flush_interval=flush_interval,
             on_idle=self._log_ready,
         )
+        self._intake = Intake(self._writer, queue_size, number)
         if defer:
             self._deferred = Deferred(defer, self._writer.wake)
         # Last of all: exit hooks run in reverse order, and backends register theirs when made.
@@ -178,17 +157,15 @@ class MetricsLogger(LogsInsideJit):
             raise ValueError(f"the logger of {self.path} is closed; write before close()")
         if not self._logs:
             return
-        elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
-        if self._deferred is not None:
-            held, arrays = hold(record)
-            step = held.get("step") if isinstance(held, dict) else None
-            self._deferred.add(
-                arrays,
-                functools.partial(self._log, held, elapsed_us),
-                step=step if type(step) is int else None,
-            )
-        else:
-            self._log(record, elapsed_us)
+        if self._deferred is None:
+            self._intake.put(record, (time.monotonic_ns() - self._start_ns) // 1000)
+            return
+        log = functools.partial(self._intake.put, elapsed_us=self._elapsed_us())
+        held, arrays = hold(record)
+        step = held.get("step") if isinstance(held, dict) else None
+        self._deferred.add(
+            arrays, functools.partial(log, held), step=step if type(step) is int else None
+        )
 
     def write_batch(self, columns: Mapping[str, Any] | Packed) -> None:
         """Log many records at once, from arrays with one common leading axis.
@@ -217,12 +194,12 @@ class MetricsLogger(LogsInsideJit):
             raise ValueError(f"the logger of {self.path} is closed; write before close()")
         if not self._logs:
             return
-        elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
-        length, blocks = self._blocks(columns, elapsed_us)
+        length, blocks = self._intake.blocks(columns, self._elapsed_us())
         if self._deferred is not None:  # after what is held
-            self._deferred.add([], functools.partial(self._put_blocks, list(blocks)), length)
+            log = functools.partial(self._intake.put_blocks, list(blocks))
+            self._deferred.add([], log, length)
         else:
-            self._put_blocks(blocks)
+            self._intake.put_blocks(blocks)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was written is in the file and was logged by every backend.
@@ -354,43 +331,11 @@ class MetricsLogger(LogsInsideJit):
 
     def _log_arrived(self, message: Message, words: Words, records: int) -> None:
         """Log what a compiled function sends: at once, for what `defer` holds may be its result."""
-        if not self._logs:
-            return
-        elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000
-        if message.is_quick:
-            label = functools.partial(self._label, elapsed_us=elapsed_us)
-            put = self._writer.put if records == 1 else self._writer.put_block
-            put(Unread(message, words, records, label))
-        elif message.is_record:
-            self._log(message.read(words), elapsed_us)
-        else:
-            self._put_blocks(self._blocks(message.read(words), elapsed_us)[1])
+        if self._logs:
+            self._intake.put_message(message, words, records, self._elapsed_us())
 
-    def _log(self, record: Mapping[str, Any] | Packed, elapsed_us: int) -> None:
-        if isinstance(record, Packed):
-            label = functools.partial(self._label, elapsed_us=elapsed_us)
-            self._writer.put(PackedRecord(record, label))
-            return
-        row = host_record(record)
-        self._label(row, elapsed_us)
-        self._writer.put(encode(row))
-
-    def _blocks(
-        self, columns: Mapping[str, Any] | Packed, elapsed_us: int
-    ) -> tuple[int, Iterator[Block]]:
-        tree, length = host_columns(columns)
-        self._label(tree, elapsed_us)
-        return length, cut(tree, length, most=max(self._queue_size // 16, 1))
-
-    def _label(self, row: dict[str, Any], elapsed_us: int) -> None:
-        if "wall_time" not in row:
-            row["wall_time"] = elapsed_us / 1e6
-        if self._process is not None:
-            row.setdefault("process", self._process)
-
-    def _put_blocks(self, blocks: Iterable[Block]) -> None:
-        for block in blocks:
-            self._writer.put_block(block)
+    def _elapsed_us(self) -> int:
+        return (time.monotonic_ns() - self._start_ns) // 1000
 
     def _log_held(self, deadline: float | None) -> bool:
         """Log what is held back; False if its values were not there in time."""
@@ -428,48 +373,3 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 def _left(deadline: float | None) -> float | None:
     """The seconds until then, at least 0."""
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
-
-
-def _local_path(path: str | os.PathLike[str]) -> Path:
-    # A `Path` made of a URL has lost one slash: gs:/bucket.
-    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
-        raise ValueError(f"{os.fspath(path)!r} is a URL; metrics are written to a local path")
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(
-            errno.EISDIR, "is a directory; give a file in it, or a RunDir", str(path)
-        )
-    return path.absolute()  # wherever the program changes its directory to
-
-
-def _check_settings(
-    queue_size: int, overflow: str, flush_interval: float, defer: int, process: str
-) -> None:
-    if type(queue_size) is not int or queue_size < 1:
-        raise ValueError(f"queue_size is a number of records, at least 1, not {queue_size!r}")
-    if overflow not in get_args(Overflow):
-        raise ValueError(f"overflow is one of {', '.join(get_args(Overflow))}; not {overflow!r}")
-    if process not in get_args(Process):
-        raise ValueError(f"process is one of {', '.join(get_args(Process))}; not {process!r}")
-    if type(defer) is not int or defer < 0:
-        raise ValueError(f"defer is a number of records, at least 0, not {defer!r}")
-    if not isinstance(flush_interval, int | float) or not (
-        0 <= flush_interval <= threading.TIMEOUT_MAX
-    ):
-        raise ValueError(
-            f"flush_interval is a number of seconds from 0 to {threading.TIMEOUT_MAX:g}, "
-            f"not {flush_interval!r}"
-        )
-
-
-def _check_backends(backends: Sequence[LogBackend] | None) -> list[LogBackend]:
-    if isinstance(backends, LogBackend) or not isinstance(backends or (), Sequence):
-        raise TypeError(f"backends is a list of backends, not {backends!r}")
-    for nth, backend in enumerate(backends or ()):
-        if any(backend is other for other in (backends or ())[:nth]):
-            raise ValueError(f"{backend!r} stands twice among the backends: it would get all twice")
-        if isinstance(backend, IsolatedBackend) and backend.is_in_use:
-            raise ValueError(f"{backend.name} serves one logger, once; make one for each logger")
-        if isinstance(backend, type) or not isinstance(backend, LogBackend):
-            raise TypeError(f"a backend is an object with methods log and close, not {backend!r}")
-    return [backend for backend in backends or () if not isinstance(backend, InertBackend)]

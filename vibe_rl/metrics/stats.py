@@ -1,0 +1,29 @@
+"""What a logger counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vibe_rl.metrics.feed.feed import BackendStats
+
+
+@dataclass(frozen=True)
+class LoggerStats:
+    """A logger's counts at one moment: `written + queued + dropped` is the calls of `write()`.
+
+    Attributes:
+        written: Records that this logger has put in the file.
+        queued: Records accepted, but not yet in the file.
+        dropped: Records given up because the queue was full, or, with `defer`, because their values
+            were gone before they were read.
+        late: Records that came from a compiled function after `close()`, and are not logged.
+        high_water: The most records that ever waited in the queue at a time.
+        backends: How far each backend is, by name.
+    """
+
+    written: int
+    queued: int
+    dropped: int
+    late: int
+    high_water: int
+    backends: dict[str, BackendStats]
