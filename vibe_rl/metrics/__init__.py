@@ -12,6 +12,7 @@ from vibe_rl.metrics.isolation.isolated import isolated
 from vibe_rl.metrics.jit.packing import Packed, pack
 from vibe_rl.metrics.logger import MetricsLogger
 from vibe_rl.metrics.progress import TrainingProgress
+from vibe_rl.metrics.reading.columns import read_columns
 from vibe_rl.metrics.reading.downsampling import downsample
 from vibe_rl.metrics.reading.records import iter_metrics, read_metrics
 from vibe_rl.metrics.stats import LoggerStats
@@ -30,6 +31,7 @@ __all__ = [
     "iter_metrics",
     "log_step_progress",
     "pack",
+    "read_columns",
     "read_metrics",
     "resume_wandb",
     "setup_logging",

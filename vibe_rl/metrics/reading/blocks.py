@@ -47,20 +47,16 @@ def read_blocks(path: Path, size: int = BLOCK) -> Iterator[Block]:
 
 def blocks_of(file: BinaryIO | Any, size: int, start: int = 0) -> Iterator[Block]:
     """Read an open file from a byte on, at which a line begins, to what is its end now."""
-    file.seek(start)
-    rest = b""
-    # A line longer than a block is read in steps that double.
-    while data := file.read(max(size, len(rest))):
+    while data := _pread(file, size, start):
         end = data.rfind(b"\n") + 1
         if end:
-            text = rest + data[:end]
-            yield Block(text, start)
-            start += len(text)
-            rest = data[end:]
+            yield Block(data[:end], start)
+            start += end
+        elif len(data) < size:
+            yield Block(data, start)
+            return
         else:
-            rest += data
-    if rest:
-        yield Block(rest, start)
+            size *= 2  # a line longer than a block
 
 
 def records_of(block: bytes) -> list[dict[str, Any]]:
@@ -98,3 +94,9 @@ def records_with_places(
                     raise ValueError(message) from None
                 warnings.warn(f"{message}; passed over", stacklevel=2)
         byte += len(text) + 1
+
+
+def _pread(file: BinaryIO | Any, size: int, start: int) -> bytes:
+    file.seek(start)
+    data: bytes = file.read(size)
+    return data
