@@ -199,13 +199,12 @@ def _aim(directory: Path) -> Iterator[Log]:
 
     directory.mkdir()
     options = {"system_tracking_interval": None, "capture_terminal_logs": False}
-    run = aim.Run(repo=str(directory), **options)
+    runs = [aim.Run(repo=str(directory), **options)]
     try:
-        yield lambda step, record: run.track(_floats(record), step=step)
+        yield lambda step, record: runs[0].track(_floats(record), step=step)
     finally:
-        run.close()
-        del run  # it writes once more when it is collected, and must not find its files gone
-        gc.collect()
+        runs.pop().close()
+        gc.collect()  # which writes once more, and must not find its files gone
 
 
 @contextmanager

@@ -90,8 +90,14 @@ def _bars(
     axes: Axes, results: list[Result], table: str, column: str, *, from_value: float | None = None
 ) -> None:
     """One bar for each case, longest last, on a logarithmic scale, with its quartiles."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     shown = sorted(
-        (each for each in results if each.table == table and column in each.figures),
+        (
+            each
+            for each in results
+            if each.table == table and column in each.figures and "nothing" not in each.case
+        ),
         key=lambda each: -each.figures[column].median,
     )
     figures = [each.figures[column] for each in shown]
@@ -106,6 +112,9 @@ def _bars(
     names = [each.case for each in shown]
     axes.barh(names, widths, left=start, color=colours, xerr=spread, ecolor="#444444")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(min(start, smallest) * 0.97)
     for nth, figure in enumerate(figures):
         axes.annotate(
