@@ -20,6 +20,8 @@ _log = logging.getLogger("vibe_rl")
 
 # How long an opener waits for another one that is repairing the file.
 _LOCK_PATIENCE_S = 5.0
+# How long the file stays as it is before a torn last line is taken to be nobody's any more.
+_APPEND_S = 0.01
 _BLOCK = 1 << 20
 
 
@@ -67,10 +69,10 @@ class MetricsFile:
                 "%s was moved, replaced or deleted: going on in the file of that name", self.path
             )
             os.close(before)
-        elif os.fstat(self._fd).st_size < end:
-            _log.warning("%s was cut short: going on at its new end", self.path)
-            if _last_byte(self._fd) not in (b"", b"\n"):
-                os.write(self._fd, b"\n")
+        elif (size := os.fstat(self._fd).st_size) != end:
+            if size < end:
+                _log.warning("%s was cut short: going on at its new end", self.path)
+            _end_torn_line(self._fd)
         return os.write(self._fd, data)
 
     def close(self, how: str) -> None:
@@ -96,9 +98,9 @@ class MetricsFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
-            alone = _lock(fd)
+            alone = lock(fd)
             if alone:
-                _repair(fd, self.path)
+                repair(fd, self.path)
             # A torn line of a writer that is still alive is ended by our newline, or, if it was
             # an append under way, followed by a blank line, which readers pass over.
             if _last_byte(fd) not in (b"", b"\n"):
@@ -106,7 +108,7 @@ class MetricsFile:
             if alone:
                 fcntl.flock(fd, fcntl.LOCK_SH)
             file = os.fstat(fd)
-            lines = _count_lines(fd, file.st_size, self.path)
+            lines = next_ordinal(fd, file.st_size, self.path)
             self._note(
                 "open",
                 time=self.start_time,
@@ -202,11 +204,11 @@ def _is_note(note: Any) -> bool:
     return (
         isinstance(note.get("time"), float)
         and all(type(note.get(name)) is int and note[name] >= 0 for name in counts)
-        and (note["event"] == "close" or note["ordinal"] <= note["byte"])
+        and (note["event"] == "close" or note["ordinal"] < 2**63)
     )
 
 
-def _lock(fd: int) -> bool:
+def lock(fd: int) -> bool:
     """Lock the file: exclusively (True) if nobody else has it open, else shared (False)."""
     deadline = time.monotonic() + _LOCK_PATIENCE_S
     how = fcntl.LOCK_EX
@@ -225,12 +227,12 @@ def _lock(fd: int) -> bool:
             return how == fcntl.LOCK_EX
 
 
-def _count_lines(fd: int, size: int, path: Path) -> int:
-    """The lines of a file, counted from the last logger's start, as it noted it."""
+def next_ordinal(fd: int, size: int, path: Path) -> int:
+    """The lines of a file and those that made way, counted from the last logger's start."""
     byte = ordinal = 0
     for note in read_writers(path):
         if note["event"] == "open" and note["byte"] <= size:
-            byte, ordinal = note["byte"], note["ordinal"]
+            byte, ordinal = note["byte"], note["ordinal"] + note.get("superseded", 0)
     while byte < size:
         block = os.pread(fd, min(_BLOCK, size - byte), byte)
         if not block:
@@ -240,11 +242,21 @@ def _count_lines(fd: int, size: int, path: Path) -> int:
     return ordinal
 
 
+def _end_torn_line(fd: int) -> None:
+    """End a line that a cut, or the death of another process, has left without its newline."""
+    size = -1
+    while _last_byte(fd) not in (b"", b"\n"):
+        if size == (size := os.fstat(fd).st_size):
+            os.write(fd, b"\n")
+            return
+        time.sleep(_APPEND_S)  # another process's append under way looks torn too
+
+
 def _last_byte(fd: int) -> bytes:
     return os.pread(fd, 1, max(os.fstat(fd).st_size - 1, 0))
 
 
-def _repair(fd: int, path: Path) -> None:
+def repair(fd: int, path: Path) -> None:
     """Cut a torn last line off, and keep it beside the file; a whole one only lacks its newline."""
     size = start = os.fstat(fd).st_size
     newline = -1
