@@ -9,6 +9,8 @@ import time
 PATIENCE_S = 30.0
 # And how long for one that was given up already.
 _GRACE_S = 2.0
+# How long a waiter sleeps at a time; if it sleeps twice that, the process was stopped meanwhile.
+_NAP_S = 1.0
 
 
 class Tickets:
@@ -65,7 +67,11 @@ class Tickets:
                     left = limit - time.monotonic()
                     if left <= 0:
                         return False
-                    self._changed.wait(left)
+                    nap = min(left, _NAP_S)
+                    wake = time.monotonic() + nap
+                    self._changed.wait(nap)
+                    if time.monotonic() > wake + _NAP_S:
+                        since = time.monotonic()  # we were stopped, and the backend with us
             finally:
                 self._waiters -= 1
             return self._delivered >= ticket
