@@ -147,30 +147,34 @@ def _on_a_thread(path: Path, make: Callable[[], Any]) -> Iterator[Callable[[], i
 @contextmanager
 def _isolated(path: Path, make: Callable[[], Any]) -> Iterator[Drain]:
     """One process that goes on where it was, and is stopped between the blocks."""
-    before = set(psutil.Process().children(recursive=True))
+    before = set(psutil.Process().children())
     backend = make()
-    processes: list[psutil.Process] = []
+    own = set(psutil.Process().children()) - before
+    is_followed = False
+
+    def processes() -> list[psutil.Process]:
+        return [*own, *(each for process in own for each in process.children(recursive=True))]
 
     @contextmanager
     def drain() -> Iterator[Callable[[], int]]:
-        if processes:
-            for process in processes:
-                process.resume()
-        else:
+        nonlocal is_followed
+        for process in processes():
+            process.resume()
+        if not is_followed:
             backend.follow(path, START, name="the backlog's", nth=0)
+            is_followed = True
         start = backend.stats.logged
         try:
             yield lambda: backend.stats.logged - start
         finally:
-            processes[:] = set(psutil.Process().children(recursive=True)) - before
-            for process in processes:
+            for process in processes():
                 process.suspend()
 
     try:
         yield drain
     finally:
         # It would deliver the rest, however long that takes: nobody needs it.
-        for process in set(psutil.Process().children(recursive=True)) - before:
+        for process in processes():
             process.kill()
 
 
