@@ -53,6 +53,15 @@ def run_name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else str(path)
 
 
+def metrics_files(run: str | os.PathLike[str]) -> list[Path]:
+    """A run's metrics files that are there: one, or, of a job, one for each process."""
+    from vibe_rl.metrics.append import process_paths  # noqa: PLC0415 - as below
+    from vibe_rl.metrics.reading.blocks import metrics_path  # noqa: PLC0415
+
+    path = metrics_path(run)
+    return [each for each in (path, *process_paths(path)) if each.is_file()]
+
+
 def _as_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_file():

@@ -1,0 +1,99 @@
+"""What the table of runs says of a run: read from a few places of its files, however large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any
+
+from vibe_rl.cli.fields import is_number, metrics_of, return_metric, value_of
+from vibe_rl.cli.select import metrics_files
+from vibe_rl.metrics.reading.state import run_state
+from vibe_rl.metrics.reading.tail import sample_records
+from vibe_rl.run_dir import RunDir
+
+# Of a larger file, as much is read; a hundred records or so.
+_MOST_BYTES = 1 << 14
+# Steps per second are those of the last records.
+_RATE_RECORDS = 20
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One run in the table of runs.
+
+    Attributes:
+        run: Its id.
+        state: `"running"`, `"finished"`, `"crashed"` or `"unknown"`; see `run_state`.
+        how: How its logger ended: `"closed"`, `"exit"`, an exception's name; None without a note.
+        started: When its first logger started, in seconds since the epoch; None if none has.
+        written: When its metrics file was written last; None without one.
+        step: The newest record's step.
+        steps_per_second: The speed over the newest records.
+        metric: The name of the metric that `last` and `trend` are of; None if it has none.
+        last: Its newest value.
+        trend: Its values at places spread over the run, in order.
+        bytes: The metrics file's size.
+    """
+
+    run: str
+    state: str
+    how: str | None
+    started: float | None
+    written: float | None
+    step: float | None
+    steps_per_second: float | None
+    metric: str | None
+    last: float | None
+    trend: list[float]
+    bytes: int
+
+
+def overview(run: RunDir, metric: str | None = None) -> Overview:
+    """Read what the table of runs says of a run.
+
+    Args:
+        run: The run.
+        metric: The metric to show; None chooses the run's return.
+    """
+    path = next(iter(metrics_files(run)), run.log_path())
+    state = run_state(run)
+    try:
+        stat = path.stat()
+    except OSError:
+        written, num_bytes, records = None, 0, []
+    else:
+        written, num_bytes = stat.st_mtime, stat.st_size
+        records = sample_records(path, _MOST_BYTES).records
+    # All names, but the values of one record: to take apart every one takes longer than to read it.
+    nested = [metrics_of(record) for record in records[-1:]]
+    metric = metric or return_metric(chain.from_iterable([*records, *nested]))
+    values = [value_of(record, metric) for record in records] if metric else []
+    trend = [value for value in values if value is not None]
+    return Overview(
+        run=run.run_id,
+        state=state.state,
+        how=state.how,
+        started=state.opened,
+        written=written,
+        step=next((r["step"] for r in reversed(records) if is_number(r.get("step"))), None),
+        steps_per_second=_rate(records[-_RATE_RECORDS:]),
+        metric=metric,
+        last=trend[-1] if trend else None,
+        trend=trend,
+        bytes=num_bytes,
+    )
+
+
+def _rate(records: list[dict[str, Any]]) -> float | None:
+    """Steps per second over the records of the newest logger; its `wall_time` began at 0."""
+    points: list[tuple[float, float]] = [
+        (record["wall_time"], record["step"])
+        for record in records
+        if is_number(record.get("wall_time")) and is_number(record.get("step"))
+    ]
+    resumed = [i for i, ((a, _), (b, _)) in enumerate(pairwise(points), start=1) if b < a]
+    points = points[resumed[-1] if resumed else 0 :]
+    if len(points) < 2 or points[-1][0] <= points[0][0]:
+        return None
+    return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])

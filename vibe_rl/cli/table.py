@@ -1,0 +1,60 @@
+"""Aligned columns on the terminal; a table of thousands of rows takes rich itself seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+Cell = str | tuple[str, str]
+"""A cell's text, or its text and the style in which rich shows it."""
+
+
+class Columns:
+    """The widths of a table's columns.
+
+    Args:
+        alignment: For each column `<` or `>`.
+        rows: The rows that shall fit, among them the header.
+        least: The least width of a column.
+    """
+
+    def __init__(self, alignment: str, rows: Sequence[Sequence[Cell]], least: int = 0) -> None:
+        self._alignment = alignment
+        columns = zip(*rows, strict=True)
+        self.widths = [max(least, *(len(_text(cell)) for cell in column)) for column in columns]
+
+    def lines(self, rows: Iterable[Sequence[Cell]]) -> Text:
+        """The rows as lines, one space between columns."""
+        lines = Text()
+        for row in rows:
+            for nth, cell in enumerate(row):
+                text = f"{_text(cell):{self._alignment[nth]}{self.widths[nth]}}"
+                is_last = nth == len(row) - 1
+                lines.append(text.rstrip() + "\n" if is_last else text + " ", _style(cell))
+        return lines
+
+
+class Terminal(Console):
+    """Stdout, with colours where it is a terminal; a long line stays one line to copy."""
+
+    def __init__(self) -> None:
+        super().__init__(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    def show(self, text: Text) -> None:
+        """Print lines at once, also into a pipe."""
+        self.print(text, end="")
+        self.file.flush()
+
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the command; rich would exit with 1."""
+        raise  # noqa: PLE0704 - it is called where the error is handled
+
+
+def _text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else cell[0]
+
+
+def _style(cell: Cell) -> str | None:
+    return None if isinstance(cell, str) else cell[1]
