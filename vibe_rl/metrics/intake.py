@@ -72,17 +72,22 @@ class Intake:
 
     def put_message(self, message: Message, words: Words, records: int, elapsed_us: int) -> None:
         """Queue what a compiled function has sent: so many records."""
+        rate = message.rate(words, elapsed_us / 1e6)
         if message.is_quick:
-            label = functools.partial(self._label, elapsed_us=elapsed_us)
+            label = functools.partial(self._label, elapsed_us=elapsed_us, rate=rate)
             put = self._put if records == 1 else self._put_block
             put(Unread(message, words, records, label))
         elif message.is_record:
             self.put(message.read(words), elapsed_us)
         else:
-            self.put_blocks(self.blocks(message.read(words), elapsed_us)[1])
+            self.put_blocks(self.blocks({**rate, **message.read(words)}, elapsed_us)[1])
 
-    def _label(self, row: dict[str, Any], elapsed_us: int) -> None:
+    def _label(
+        self, row: dict[str, Any], elapsed_us: int, rate: Mapping[str, float] | None = None
+    ) -> None:
         """Add to a record, or to columns, the fields that all of a logger's records get."""
+        if rate:
+            row |= {**rate, **row}
         if "wall_time" not in row:
             row["wall_time"] = elapsed_us / 1e6
         if self._process is not None:

@@ -331,6 +331,42 @@ def test_scan_refuses_a_step_that_is_no_integer(path, start):
         count_from(logger, start)
 
 
+@pytest.mark.parametrize("length", [6, 20_000], ids=["few", "many"])
+def test_rate_is_how_fast_the_step_has_grown_since_the_last_callback(path, length):
+    def body(carry, _):
+        return carry + 1, {"step": 16 * carry}
+
+    every = length // 2
+    with MetricsLogger(path) as logger:
+        scan = functools.partial(
+            logger.scan, body, length=length + 1, every=every, step=None, rate="steps_per_second"
+        )
+        train = jax.jit(jax.vmap(lambda start: scan(start, collect=False)))
+        train(jnp.arange(2))
+        jax.effects_barrier()
+        train(jnp.arange(2))  # a run of its own, not one that goes backwards
+    for run in np.split(np.array(read_metrics(path)), 2):
+        first, second, last = run[0], run[2 * every], run[-1]
+        assert not any("steps_per_second" in record for record in run[: 2 * every])
+        assert {record["steps_per_second"] for record in run[2 * every : -2]} == {
+            second["steps_per_second"]
+        }
+        for before, after, grown in [(first, second, 16 * every), (second, last, 16)]:
+            elapsed = after["wall_time"] - before["wall_time"]
+            assert after["steps_per_second"] == pytest.approx(grown / elapsed)
+
+
+def test_rate_needs_a_step_and_leaves_a_field_of_its_name(path):
+    def body(carry, _):
+        return carry + 1, {"rate": carry}
+
+    with MetricsLogger(path) as logger:
+        logger.scan(body, 0, length=4, every=1, rate="rate")
+        with pytest.raises(ValueError, match=r"rate='r' is how fast 'step' grows"):
+            logger.scan(body, 0, length=4, step=None, rate="r")
+    assert [record["rate"] for record in logged(path)] == [0, 1, 2, 3]
+
+
 def test_scans_inside_scans_both_log(path):
     with MetricsLogger(path) as logger:
 

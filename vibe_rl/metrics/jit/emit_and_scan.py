@@ -107,6 +107,7 @@ class LogsInsideJit(abc.ABC):
         lane: str = "lane",
         metrics: Callable[[Any], Mapping[str, Any]] | None = None,
         collect: bool = True,
+        rate: str | None = None,
     ) -> tuple[Carry, Any]:
         """`jax.lax.scan` that logs each `y` while the computation is still running.
 
@@ -132,6 +133,10 @@ class LogsInsideJit(abc.ABC):
             lane: What to call the index along mapped axes.
             metrics: Picks what to log: `y -> names to scalars`. None logs `y`.
             collect: Whether to return the `ys`. Without, a long run needs no memory for them.
+            rate: The name of a field that says how many steps a second the run makes: by how much
+                the records' `step` has grown since the last callback, by the time between the two
+                arrivals. All records of a callback share it, those of a run's first have none. A
+                field of that name in `y` stays. None adds none.
 
         Returns:
             The last carry and the stacked `ys`, as `lax.scan` does; None for these if not
@@ -141,7 +146,8 @@ class LogsInsideJit(abc.ABC):
             TypeError: If what is to be logged is no mapping, or a value is of a kind that can't be
                 logged; names the metric. If `step` is no integer.
             ValueError: If a value is no scalar, or `every` no positive number, if steps outgrow
-                their type (32 bits, unless `jax_enable_x64` is set), or if the logger is closed.
+                their type (32 bits, unless `jax_enable_x64` is set), if there is no step to take a
+                `rate` of, or if the logger is closed.
 
         Example:
             >>> def train_step(weight, _):
@@ -168,7 +174,7 @@ class LogsInsideJit(abc.ABC):
             length,
             every=every,
             start=0 if step is None else step,
-            how=tracing.Scanning(reverse, unroll, lane, metrics, collect, step is not None),
+            how=tracing.Scanning(reverse, unroll, lane, metrics, collect, step is not None, rate),
         )
 
 

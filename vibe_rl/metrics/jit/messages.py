@@ -35,6 +35,7 @@ class Message:
         rows: How many records lie along the first axis of the record's values; None if it is one.
         reverse: Whether the last of these came first.
         is_due: Whether every lane's record is due.
+        rate: Measures how fast its records' step grows, if it is to say so.
 
     Attributes:
         is_record: Whether it holds one record, not columns.
@@ -56,6 +57,7 @@ class Message:
         rows: int | None,
         reverse: bool,
         is_due: bool,
+        rate: Rate | None,
     ) -> None:
         self.is_record = rows is None and len(shape) == 1
         self.is_quick = math.prod(shape) <= _QUICK_WORDS
@@ -67,6 +69,7 @@ class Message:
         self._reverse = reverse
         self._records = math.prod(shape[:-1]) * (1 if rows is None else rows)
         self._is_due = is_due or self.is_record
+        self._rate = rate
         # Now, for the writer's thread has nobody to tell what is wrong with a record.
         sample = self.lines(np.ones(math.prod(shape), np.uint32), lambda _: None)
         # A number has at most 24 characters, and two fields are to come.
@@ -78,6 +81,10 @@ class Message:
             return self._records
         due = np.count_nonzero(words.reshape(self._shape)[..., 0])
         return int(due) * (1 if self._rows is None else self._rows)
+
+    def rate(self, words: Words, now: float) -> dict[str, float]:
+        """The field that says how fast the step has grown, if there is to be one and it has."""
+        return self._rate.measure(self.read(words)["step"], now) if self._rate else {}
 
     def lines(self, words: Words, label: Label) -> bytes:
         """The records' lines; `label` adds the fields that all of them get."""
@@ -122,6 +129,26 @@ class Message:
         if lanes:
             values = np.moveaxis(values, lanes, 0)
         return values[::-1] if self._reverse else values
+
+
+class Rate:
+    """How fast the step of a scan's records grows: from one callback to the next, by arrival.
+
+    Args:
+        name: What to call it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._before: tuple[float, float] | None = None
+
+    def measure(self, steps: np.ndarray[Any, Any], now: float) -> dict[str, float]:
+        """The steps a second since the last call; no field if this is the first, or a new run."""
+        step = float(np.max(steps))
+        before, self._before = self._before, (step, now)
+        if before is None or step <= before[0] or now <= before[1]:
+            return {}
+        return {self._name: (step - before[0]) / (now - before[1])}
 
 
 class Unread:

@@ -19,7 +19,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 
 from vibe_rl.metrics.jit.arrivals import Arrivals
-from vibe_rl.metrics.jit.messages import Message
+from vibe_rl.metrics.jit.messages import Message, Rate
 from vibe_rl.metrics.jit.packing import flatten, pack_any, replicated
 
 Carry = TypeVar("Carry")
@@ -43,6 +43,7 @@ class Scanning(NamedTuple):
     metrics: Callable[[Any], Mapping[str, Any]] | None
     collect: bool
     numbered: bool  # whether records get a step
+    rate: str | None
 
 
 def scan(
@@ -122,6 +123,8 @@ def _chunk(arrivals: Arrivals, f: Callable[..., Any], how: Scanning) -> Callable
 def _make_chunk(
     arrivals: Arrivals, get_f: Callable[[], Any], how: Scanning
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
+    rate = None if how.rate is None else Rate(how.rate)
+
     def chunk(carry: Any, inputs: tuple[jax.Array, Any]) -> tuple[Any, Any]:
         f = get_f()
 
@@ -137,7 +140,9 @@ def _make_chunk(
         )
         # With a number from each iteration in it, JAX can't move the callback out of the loop.
         named = {"step": steps, **metrics} if how.numbered else metrics
-        _send(arrivals, named, lane=how.lane, rows=len(steps), reverse=how.reverse)
+        if rate and "step" not in named:
+            raise ValueError(f"rate={how.rate!r} is how fast 'step' grows, but records have none")
+        _send(arrivals, named, lane=how.lane, rows=len(steps), reverse=how.reverse, rate=rate)
         if not how.collect:
             return carry, None
         return carry, ys if how.metrics else metrics
@@ -164,6 +169,7 @@ def _send(
     lane: str,
     rows: int | None = None,
     reverse: bool = False,
+    rate: Rate | None = None,
 ) -> None:
     """Send a record to the host if it is due; or so many, stacked, if `rows` is not None."""
     arrivals.traced = True
@@ -180,6 +186,7 @@ def _send(
         rows=rows,
         reverse=reverse,
         is_due=always,
+        rate=rate,
     )
 
     def call(words: Any) -> None:
