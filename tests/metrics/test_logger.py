@@ -189,6 +189,7 @@ def test_flush_and_close_say_when_time_was_too_short(path, caplog):
     logger = MetricsLogger(path, [backend])
     logger.write({"loss": 1})
     assert not logger.flush(timeout=0.2)
+    assert logger.flush(backends=False)
     assert not logger.close(timeout=0.2)
     assert "Slow did not take" in caplog.text
     assert len(read_metrics(path)) == 1

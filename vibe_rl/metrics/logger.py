@@ -33,6 +33,7 @@ from vibe_rl.metrics.settings import (
     local_path,
 )
 from vibe_rl.metrics.stats import LoggerStats
+from vibe_rl.metrics.supersede import supersede
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
 from vibe_rl.processes import process_count, process_index
@@ -71,11 +72,15 @@ class MetricsLogger(LogsInsideJit):
             of. `"all"`: each one, to a file of its own (`metrics.p3.jsonl`), with its number in
             each record's field `process`; the readers merge the files. Make the logger after
             `jax.distributed.initialize()`.
+        resume_step: The step of the checkpoint that the run goes on from. What the file holds past
+            it, from an attempt that was killed, makes way for what is logged anew: it is moved to
+            `metrics.superseded.jsonl`. A record without a step shares the fate of the one before.
 
     Raises:
         TypeError: If a backend lacks `log` or `close`.
         ValueError: If another argument is out of its range, or the path is a URL.
-        OSError: If the path is a directory or can't be written.
+        OSError: If the path is a directory or can't be written; or if records would have to make
+            way, but another logger has the file open.
 
     Example:
         >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
@@ -93,9 +98,12 @@ class MetricsLogger(LogsInsideJit):
         flush_interval: float = 0.1,
         defer: int = 0,
         process: Process = "primary",
+        resume_step: int | None = None,
     ) -> None:
         queue_size = count("queue_size", queue_size, "records")
         defer = count("defer", defer, "records", least=0)
+        if resume_step is not None:
+            resume_step = count("resume_step", resume_step, "steps", least=0)
         check_words(overflow, process)
         check_interval(flush_interval)
         checked = checked_backends(backends)
@@ -109,6 +117,8 @@ class MetricsLogger(LogsInsideJit):
         self._outcome: bool | None = None  # of close(), once it is through
         self._logs = process == "all" or process_index() == 0
         self._unused = [] if self._logs else checked
+        if self._logs and resume_step is not None:
+            supersede(path, resume_step)
         self._file = MetricsFile(path) if self._logs else NoFile(path)
         self._arrivals = Arrivals(self._file.path, self._log_arrived)
         start = Position(self._file.start_byte, self._file.start_ordinal)
@@ -201,13 +211,15 @@ class MetricsLogger(LogsInsideJit):
         else:
             self._intake.put_blocks(blocks)
 
-    def flush(self, timeout: float | None = None) -> bool:
+    def flush(self, timeout: float | None = None, *, backends: bool = True) -> bool:
         """Wait until all that was written is in the file and was logged by every backend.
 
         Args:
             timeout: The most seconds to wait. None waits as long as it takes, except for a backend
                 that shows no sign of life for 30 s, and for a computation that this thread has
                 started, and from which nothing arrives for ten minutes.
+            backends: Whether to wait for the backends too. The file alone takes no longer
+                than an append: enough before a checkpoint, whose run will not log this again.
 
         Returns:
             Whether everything has arrived everywhere.
@@ -224,7 +236,7 @@ class MetricsLogger(LogsInsideJit):
         arrived = self._arrivals.wait(deadline)
         read = self._log_held(deadline)
         landed = self._writer.flush(_left(deadline))
-        delivered = landed and self._feeds.deliver(deadline)
+        delivered = landed and (not backends or self._feeds.deliver(deadline))
         if self._deferred is not None:
             self._deferred.raise_error()
         return arrived and read and delivered

@@ -95,7 +95,7 @@ def test_a_run_that_is_moved_takes_its_cursors_along(path):
         b"{}",
         b'{"byte": -1, "ordinal": 0, "file": null}',
         b'{"byte": "20", "ordinal": 2, "file": null}',
-        b'{"byte": 20, "ordinal": 21, "file": null}',
+        b'{"byte": 20, "ordinal": 9223372036854775808, "file": null}',
         b'{"byte": 1e30, "ordinal": 1, "file": null}',
         b'{"byte": true, "ordinal": false, "file": null}',
         b'{"byte": 20, "ordinal": 2, "file": 3}',

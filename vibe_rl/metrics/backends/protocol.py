@@ -11,7 +11,8 @@ class LogBackend(Protocol):
 
     The logger calls them from one thread of its own, never from the training loop's, so a backend
     may be slow. An exception from `log` is logged and counted, and stops nothing else. A backend
-    that also has a method `flush()` has it called by `MetricsLogger.flush()`.
+    that also has a method `flush()` has it called by `MetricsLogger.flush()`; one that has
+    `restart(step)` is told when the run goes back to a step, and logs anew what came after it.
 
     Example:
         >>> class PrintBackend:

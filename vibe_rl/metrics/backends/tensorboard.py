@@ -100,6 +100,18 @@ class TensorBoardBackend:
             self._append(self._file, event)
         self._ordinal = ordinal + 1
 
+    def restart(self, step: int) -> None:
+        """Have TensorBoard drop the points past a step, which the run has gone back to.
+
+        Args:
+            step: The last step whose points stay.
+        """
+        if self._file is None:
+            self._file = self._open()
+        event = self._new_event(wall_time=clock.time(), step=step + 1)
+        event.session_log.status = event.session_log.START
+        self._append(self._file, event)
+
     def flush(self) -> None:
         """Hand everything to the operating system, so that TensorBoard sees it.
 

@@ -9,7 +9,8 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ class Cursor:
         path: The metrics file.
         identity: What tells the backend from others; see `identity_of`.
 
+    Attributes:
+        restart: The step that the run has gone back to, until the backend has been told; else None.
+
     Raises:
         CursorInUseError: If another feed holds it, in this process or another.
         OSError: If the cursor's file can't be opened.
@@ -43,7 +47,8 @@ class Cursor:
         self._path = cursor_path(path, identity)
         label = _relocatable(identity, path)[:1000]
         self._label = label.encode("ascii", "backslashreplace").decode()
-        self._fd = self._open()
+        self._fd = _lock(self._path)
+        self.restart = _restart(os.pread(self._fd, _MAX_BYTES, 0))
 
     def seek(self, lines: Lines, start: Position) -> None:
         """Put a reader where the backend left off; at `start` if it is new to the file.
@@ -80,6 +85,7 @@ class Cursor:
                 "byte": position.byte,
                 "ordinal": position.ordinal,
                 "file": file_id,
+                **({} if self.restart is None else {"restart": self.restart}),
             }
         )
         if os.fstat(self._fd).st_nlink == 0:  # somebody has deleted it
@@ -95,16 +101,38 @@ class Cursor:
         if fd >= 0:
             os.close(fd)
 
-    def _open(self) -> int:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                os.close(fd)
-                raise CursorInUseError(f"{self._path} is in use") from None
-            # Locks don't work on this file system: go on without.
-        return fd
+
+def move_cursors(
+    path: Path, moved: Callable[[int], int], file_id: str | None, *, restart: int, hold: ExitStack
+) -> None:
+    """Have the cursors of a metrics file name its places anew.
+
+    Args:
+        path: The metrics file.
+        moved: Gives the byte at which a line lies from now on.
+        file_id: What tells the file from others from now on.
+        restart: The step that the run goes back to, of which the backends are to be told.
+        hold: Keeps the cursors locked.
+
+    Raises:
+        CursorInUseError: If a feed holds one of them. None has been changed then.
+    """
+    cursors = []
+    for file in _cursor_paths(path):
+        fd = _lock(file)
+        hold.callback(os.close, fd)
+        cursors.append(fd)
+    for fd in cursors:
+        text = os.pread(fd, _MAX_BYTES, 0)
+        if (saved := _parse(text)) is not None:
+            before = _restart(text)
+            fields = {
+                **orjson.loads(text),
+                "byte": moved(saved[0].byte),
+                "file": file_id,
+                "restart": restart if before is None else min(restart, before),
+            }
+            os.pwrite(fd, orjson.dumps(fields).ljust(len(text)), 0)
 
 
 def is_in_use(path: Path, label: str) -> bool:
@@ -148,6 +176,19 @@ def cursor_path(path: Path, identity: str) -> Path:
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.{label}-{digest}.cursor.json")
 
 
+def _lock(file: Path) -> int:
+    """Open a cursor's file, which nobody else can then; gives its descriptor."""
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(fd)
+            raise CursorInUseError(f"{file} is in use") from None
+        # Locks don't work on this file system: go on without.
+    return fd
+
+
 def _cursor_paths(path: Path, label: str = "*") -> Iterator[Path]:
     return path.parent.glob(f"{escape(path.name.removesuffix('.jsonl'))}.{label}-*.cursor.json")
 
@@ -169,9 +210,22 @@ def _parse(text: bytes) -> tuple[Position, str | None] | None:
     if not isinstance(saved, dict):
         return None
     byte, ordinal, file_id = (saved.get(name) for name in ("byte", "ordinal", "file"))
-    if type(byte) is not int or type(ordinal) is not int or not 0 <= ordinal <= byte < 2**63:
+    if (
+        type(byte) is not int
+        or type(ordinal) is not int
+        or not (0 <= ordinal < 2**63 and 0 <= byte < 2**63)
+    ):
         return None
     return (Position(byte, ordinal), file_id) if isinstance(file_id, str | None) else None
+
+
+def _restart(text: bytes) -> int | None:
+    """The step in a cursor that its backend is to be told of."""
+    with contextlib.suppress(orjson.JSONDecodeError):
+        saved = orjson.loads(text)
+        if isinstance(saved, dict) and type(saved.get("restart")) is int:
+            return int(saved["restart"])
+    return None
 
 
 def _begins_anew(start: Position) -> str:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vibe_rl.metrics.backends.protocol import LogBackend
@@ -150,6 +151,7 @@ class Feed(Tickets):
     # -- on the feed's thread -----------------------------------------------------------------
 
     def _run(self) -> None:
+        self._tell_of_restart()
         while True:
             with self._changed:
                 asked, closing = self._asked, self._closing
@@ -163,6 +165,16 @@ class Feed(Tickets):
             if asked > self._settled:
                 self._settle(asked, delivered=not self.is_refused and self._flush_now())
             self._sleep()
+
+    def _tell_of_restart(self) -> None:
+        """Tell the backend that the run has gone back to a step, if it wants to know."""
+        cursor = self._cursor
+        if cursor is None or cursor.restart is None:
+            return
+        restart = getattr(self._backend, "restart", None)
+        if restart is None or self._delivery.call(partial(restart, cursor.restart)):
+            cursor.restart = None
+            self._save(self._lines.position)
 
     def _catch_up(self) -> bool:
         """Deliver what the file holds now; False if the backend was given up."""

@@ -1,0 +1,271 @@
+"""Going back to a step: `MetricsLogger(..., resume_step=N)`."""
+
+import errno
+import json
+import logging
+import signal
+
+import numpy as np
+import pytest
+
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated, read_metrics
+from vibe_rl.metrics.feed.cursor import Cursor
+from vibe_rl.metrics.lines import Position
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+def superseded(path):
+    return read_metrics(path.with_name("metrics.superseded.jsonl"))
+
+
+def log(path, steps, attempt, **settings):
+    with MetricsLogger(path, **settings) as logger:
+        for step in steps:
+            logger.write({"step": step, "attempt": attempt})
+
+
+def history(path):
+    return [(record["step"], record["attempt"]) for record in read_metrics(path)]
+
+
+class Recorder:
+    """Remembers what it gets, with the ordinals of the records."""
+
+    name = "recorder"
+
+    def __init__(self):
+        self.got = []
+        self.ordinals = []
+        self.restarts = []
+
+    def log_at(self, record, step, *, time, ordinal):
+        self.got.append((record.get("step"), record.get("attempt")))
+        self.ordinals.append(ordinal)
+
+    def log(self, record, step=None):
+        raise AssertionError("log_at is there")
+
+    def restart(self, step):
+        self.restarts.append((step, len(self.got)))
+
+    def flush(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_records_past_the_step_make_way_and_are_kept_beside_the_file(path):
+    log(path, range(1, 8), "first")
+    log(path, range(5, 10), "second", resume_step=4)
+    assert history(path) == [(n, "first") for n in range(1, 5)] + [
+        (n, "second") for n in range(5, 10)
+    ]
+    assert history(path.with_name("metrics.superseded.jsonl")) == [(n, "first") for n in (5, 6, 7)]
+    log(path, [3], "third", resume_step=2)
+    assert history(path) == [(1, "first"), (2, "first"), (3, "third")]
+    assert len(superseded(path)) == 3 + 2 + 5
+
+
+def test_a_resumed_run_that_has_nothing_to_cut_leaves_the_file_alone(path):
+    log(path, range(4), "first")
+    inode = path.stat().st_ino
+    log(path, [4], "second", resume_step=3)
+    assert path.stat().st_ino == inode
+    assert not path.with_name("metrics.superseded.jsonl").exists()
+    log(path.with_name("new.jsonl"), [1], "first", resume_step=7)
+    assert history(path.with_name("new.jsonl")) == [(1, "first")]
+
+
+def test_a_record_without_a_step_shares_the_fate_of_the_one_before(path):
+    with MetricsLogger(path) as logger:
+        for record in ({"note": "a"}, {"step": 1}, {"note": "b"}, {"step": 2}, {"note": "c"}):
+            logger.write(record)
+    log(path, [2], "second", resume_step=1)
+    kept = [record.get("note", record.get("step")) for record in read_metrics(path)]
+    assert kept == ["a", 1, "b", 2]
+    assert [record.get("note", 2) for record in superseded(path)] == [2, "c"]
+
+
+def test_steps_out_of_order_and_of_any_kind_are_sorted_out(path):
+    with MetricsLogger(path) as logger:
+        for step in (1, 9, 2, 7.5, "x", np.float32(3), 8):
+            logger.write({"step": step, "wall_time": 0})
+    log(path, [], "second", resume_step=3)
+    assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
+    assert [record["step"] for record in superseded(path)] == [9, 7.5, "x", 8]
+
+
+def test_every_line_stays_what_it_was_byte_by_byte(path):
+    lines = [b'{ "step":1,  "x": 1.50 }\n', b'{"step": 3, "\xc3\xa9": null}\n', b'{"step": 2}\n']
+    path.write_bytes(b"".join(lines) + b'{"step": 4}')  # whole, but for its newline
+    MetricsLogger(path, resume_step=2).close()
+    assert path.read_bytes() == lines[0] + lines[2]
+    kept = path.with_name("metrics.superseded.jsonl").read_bytes()
+    assert kept == lines[1] + b'{"step": 4}\n'
+
+
+def test_a_torn_line_is_kept_beside_the_file_as_ever(path):
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n{"ste')
+    log(path, [2], "second", resume_step=1)
+    assert [record["step"] for record in read_metrics(path, strict=True)] == [1, 2]
+    assert path.with_name("metrics.jsonl.torn").read_bytes() == b'{"ste\n'
+
+
+@pytest.mark.parametrize("first", [range(1, 7), [5, 1, 6, 2, 3, 7, 4]])
+@pytest.mark.parametrize("delivered", [0, 2, 5])
+def test_a_backend_gets_every_record_of_the_one_history(path, first, delivered):
+    """Wherever the backend was when the run went back."""
+    first = list(first)
+    log(path, first[:delivered], "first", backends=[Recorder()])
+    log(path, first[delivered:], "first")
+    backend = Recorder()
+    log(path, [4, 5], "second", backends=[backend], resume_step=3)
+
+    kept = [step for step in first[delivered:] if step <= 3]
+    assert backend.got == [(step, "first") for step in kept] + [(4, "second"), (5, "second")]
+    assert backend.restarts == [(3, 0)]
+    # Numbers that the backend has had before would draw two records at one place.
+    assert min(backend.ordinals) >= delivered
+    assert len(set(backend.ordinals)) == len(backend.ordinals)
+
+
+def test_ordinals_are_never_used_twice(path):
+    used = set()
+    for attempt in range(4):
+        backend = Recorder()
+        log(path, range(2, 6), attempt, backends=[backend], resume_step=1)
+        assert len(backend.ordinals) == 4
+        assert not used & set(backend.ordinals)
+        used |= set(backend.ordinals)
+
+
+def test_a_file_that_is_emptied_keeps_its_backends(path, caplog):
+    backend = Recorder()
+    log(path, range(5), "first", backends=[Recorder()])
+    log(path, range(5), "second", backends=[backend], resume_step=0)
+    assert backend.got == [(n, "second") for n in range(5)]
+    assert history(path) == [(0, "first"), *backend.got]
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+def test_a_backend_is_told_once(path):
+    log(path, range(5), "first", backends=[Recorder()])
+    told, later = Recorder(), Recorder()
+    log(path, [2], "second", backends=[told], resume_step=1)
+    log(path, [3], "third", backends=[later])
+    assert told.restarts == [(1, 0)]
+    assert later.restarts == []
+
+
+def test_the_times_of_what_stays_are_those_of_who_wrote_it(path):
+    log(path, [1, 9, 2], "first")
+    log(path, [3, 8], "second")
+    opened = [n["time"] for n in notes(path) if n["event"] == "open"]
+    backend = Recorder()
+    backend.times = []
+    backend.log_at = lambda record, step, *, time, ordinal: backend.times.append(
+        time - record["wall_time"]
+    )
+    cursor = Cursor(path, "recorder")
+    cursor.save(Position(0, 0), None)
+    cursor.close()
+    log(path, [4], "third", backends=[backend], resume_step=3)
+    np.testing.assert_allclose(backend.times[:3], [opened[0], opened[0], opened[1]], atol=1e-3)
+
+
+def notes(path):
+    text = path.with_name("metrics.writers.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_file_that_another_logger_has_open_is_left_alone(path):
+    with MetricsLogger(path) as logger:
+        for step in range(3):
+            logger.write({"step": step})
+        logger.flush()
+        with pytest.raises(OSError, match="another logger has the file open") as caught:
+            MetricsLogger(path, resume_step=1)
+        assert caught.value.errno == errno.EBUSY
+        MetricsLogger(path, resume_step=2).close()  # nothing has to make way
+    assert len(read_metrics(path)) == 3
+
+
+def test_a_feed_under_way_is_not_cut_short(path):
+    log(path, range(3), "first", backends=[Recorder()])
+    cursor = Cursor(path, "recorder")
+    with pytest.raises(OSError, match="a feed delivers from the file"):
+        MetricsLogger(path, resume_step=1)
+    cursor.close()
+    assert len(read_metrics(path)) == 3
+    assert not list(path.parent.glob(".*"))
+    MetricsLogger(path, resume_step=1).close()
+    assert len(read_metrics(path)) == 2
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "1", True])
+def test_a_step_that_is_none_is_refused(path, value):
+    with pytest.raises(ValueError, match=r"resume_step is a number of steps, at least 0, not "):
+        MetricsLogger(path, resume_step=value)
+    assert not path.exists()
+
+
+def scalars(log_dir, tag):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(log_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+@pytest.mark.parametrize(
+    "wrap", [TensorBoardBackend, lambda **kw: isolated(TensorBoardBackend, **kw)]
+)
+def test_tensorboard_shows_one_curve(path, wrap):
+    log(path, range(10), 1, backends=[wrap(log_dir=path.parent)])
+    log(path, range(5, 8), 2, backends=[wrap(log_dir=path.parent)], resume_step=4)
+    expected = [(step, 1.0 if step < 5 else 2.0) for step in range(8)]
+    assert scalars(path.parent, "attempt") == expected
+
+
+KILLED = """
+import os, sys
+from vibe_rl.metrics import MetricsLogger, supersede
+name, n = sys.argv[1], int(sys.argv[2])
+calls = 0
+def kill(event, args):
+    global calls
+    if event in ("open", "os.rename", "os.replace", "shutil.move"):
+        calls += 1
+        if calls == n:
+            os.kill(os.getpid(), 9)
+sys.addaudithook(kill)
+supersede.supersede(__import__("pathlib").Path(name), 4)
+print("through")
+"""
+
+
+def test_killed_at_any_moment_it_loses_nothing_and_is_mended_by_the_next_try(path, run_python):
+    for n in range(1, 30):
+        for file in path.parent.iterdir():
+            file.unlink()
+        log(path, [1, 6, 2, 3, 4, 5], "first", backends=[Recorder()])
+        status, out, err = run_python(KILLED, path, n)
+        assert status in (0, -signal.SIGKILL), err
+        found = set(history(path)) | set(history(path.with_name("metrics.superseded.jsonl")))
+        assert found == {(step, "first") for step in range(1, 7)}
+        backend = Recorder()
+        log(path, [5, 6], "second", backends=[backend], resume_step=4)
+        assert history(path) == [
+            *((n, "first") for n in range(1, 5)),
+            *((n, "second") for n in (5, 6)),
+        ]
+        assert backend.got[-2:] == [(5, "second"), (6, "second")]
+        if out:
+            break
+    assert out.strip() == "through"
+    assert n > 5

@@ -1,0 +1,174 @@
+"""Going back to a step: what a metrics file holds past it is moved to a file beside it.
+
+A run that goes on from a checkpoint logs anew what the killed attempt had logged after it; so that
+the file keeps one history, the records of that attempt make way.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import orjson
+
+from vibe_rl.atomic import write_atomically
+from vibe_rl.metrics.append import lock, read_writers, repair, writers_path
+from vibe_rl.metrics.feed.cursor import CursorInUseError, move_cursors
+from vibe_rl.metrics.lines import Lines, Position
+
+_BLOCK = 1 << 20
+
+_log = logging.getLogger("vibe_rl")
+
+
+class _Cut(NamedTuple):
+    """Neighbouring lines that make way: where they begin and end in the file, and how many."""
+
+    start: int
+    end: int
+    lines: int
+
+
+def supersede(path: Path, step: int) -> None:
+    """Move a metrics file's records past a step to `metrics.superseded.jsonl` beside it.
+
+    A record without a step shares the fate of the one before it. The file is replaced as a whole,
+    under its exclusive lock. Backends go on at the end of what is kept; those that have a method
+    `restart` are told the step. The ordinals of what has made way are not used again.
+
+    Args:
+        path: The metrics file; one that is missing or holds nothing past the step stays as it is.
+        step: The last step whose records stay.
+
+    Raises:
+        OSError: If there is something to move, but another logger has the file open, or a feed
+            delivers from it; or if the disk refuses.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("r+b"))
+        except FileNotFoundError:
+            return
+        alone = lock(file.fileno())
+        if alone:
+            repair(file.fileno(), path)
+            _end_line(file.fileno())
+        cuts = list(_cuts(path, step))
+        if not cuts:
+            return
+        if not alone:
+            raise _busy(path, step, "another logger has the file open")
+        try:
+            _replace(path, file.fileno(), cuts, step)
+        except CursorInUseError as error:
+            raise _busy(path, step, f"a feed delivers from the file ({error})") from error
+
+
+def superseded_path(path: Path) -> Path:
+    """The file that keeps what has made way: `metrics.superseded.jsonl` beside the metrics file."""
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.superseded.jsonl")
+
+
+def _cuts(path: Path, step: int) -> Iterator[_Cut]:
+    start = byte = lines = 0
+    is_past = False
+    with path.open("rb") as file:
+        for line in file:
+            its = _step(line)
+            if its is not None and (its > step) != is_past:
+                if is_past:
+                    yield _Cut(start, byte, lines)
+                is_past, start, lines = its > step, byte, 0
+            byte += len(line)
+            lines += 1
+    if is_past:
+        yield _Cut(start, byte, lines)
+
+
+def _step(line: bytes) -> float | None:
+    try:
+        step = orjson.loads(line)["step"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return step if type(step) in (int, float) else None
+
+
+def _replace(path: Path, fd: int, cuts: list[_Cut], step: int) -> None:
+    """Put a file without the cuts in the metrics file's place.
+
+    Whatever is interrupted in between, nothing is lost: backends would get some records a second
+    time, and `metrics.superseded.jsonl` would have some twice.
+    """
+    size = os.fstat(fd).st_size
+    kept = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with kept.open("xb") as new, superseded_path(path).open("ab") as old, ExitStack() as hold:
+            end = 0
+            for cut in [*cuts, _Cut(size, size, 0)]:
+                _copy(fd, end, cut.start, new)
+                _copy(fd, cut.start, cut.end, old)
+                end = cut.end
+            for each in (new, old):
+                each.flush()
+                os.fsync(each.fileno())
+            move_cursors(path, partial(_moved, cuts=cuts), _file_id(kept), restart=step, hold=hold)
+            _move_notes(path, cuts)
+            kept.replace(path)
+    except BaseException:
+        kept.unlink(missing_ok=True)
+        raise
+    _log.info(
+        "%s: going back to step %d; the records past it were moved to %s",
+        path,
+        step,
+        superseded_path(path).name,
+    )
+
+
+def _end_line(fd: int) -> None:
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        os.pwrite(fd, b"\n", size)
+
+
+def _busy(path: Path, step: int, why: str) -> OSError:
+    return OSError(
+        errno.EBUSY, f"{why}: end it first, for the records past step {step} make way", str(path)
+    )
+
+
+def _file_id(path: Path) -> str | None:
+    with closing(Lines(path, Position(0, 0))) as lines:
+        return lines.file_id()
+
+
+def _copy(source: int, start: int, end: int, target: IO[bytes]) -> None:
+    while start < end:
+        block = os.pread(source, min(end - start, _BLOCK), start)
+        target.write(block)
+        start += len(block)
+
+
+def _moved(byte: int, cuts: list[_Cut]) -> int:
+    """Where a byte lies once the cuts are made."""
+    return byte - sum(min(byte, cut.end) - cut.start for cut in cuts if cut.start < byte)
+
+
+def _move_notes(path: Path, cuts: list[_Cut]) -> None:
+    """Have the notes of the file's writers name the places where their lines lie now."""
+    notes = read_writers(path)
+    if last := [note for note in notes if note["event"] == "open"][-1:]:
+        since = sum(cut.lines for cut in cuts if cut.start >= last[0]["byte"])
+        last[0]["superseded"] = last[0].get("superseded", 0) + since
+    lines = (
+        orjson.dumps({**note, "byte": _moved(note["byte"], cuts)}, None, orjson.OPT_APPEND_NEWLINE)
+        for note in notes
+    )
+    write_atomically(writers_path(path), b"".join(lines))
