@@ -20,7 +20,7 @@ def show(report: Report) -> None:
     """Print everything to the terminal."""
     console = Console()
     # Tables are read beside each other: none is cut to a terminal's width.
-    console.width = max(console.width, 140)
+    console.width = max(console.width, 180)
     console.print(_about(report), highlight=False)
     for name, results in report.results.items():
         for title, header, rows in _tables(results):

@@ -84,32 +84,40 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
             if make is fifty:
                 packed = functools.partial(_ready, fifty_packed, logger.write)
                 measured |= in_turn({"vibe_rl, packed": packed}, rounds)
+            beside_ours = {}
             if table in WITH_PEERS:
-                measured |= _of_peers(make, logs, 1 if quick else 20)
                 cases |= logs
+                beside_ours = _beside_ours(make, {"vibe_rl": logger.write, **logs}, quick=quick)
+                measured |= {name: beside_ours[name] for name in logs}
             cpu = {name: _cpu_us(make, call, quick=quick) for name, call in cases.items()}
-            results += _results(table, floor, measured, cpu)
+            results += _results(table, floor, measured, beside_ours, cpu)
             results += [Result(table, name, why=why) for name, why in absent.items()]
     return results
 
 
 def _results(
-    table: str, floor: str, measured: Mapping[str, np.ndarray], cpu: Mapping[str, Spread]
+    table: str,
+    floor: str,
+    measured: Mapping[str, np.ndarray],
+    beside_ours: Mapping[str, np.ndarray],
+    cpu: Mapping[str, Spread],
 ) -> list[Result]:
     results = []
     for name, each in measured.items():
-        own_floor = floor + ", after a step" * name.endswith("after a step")
-        figures = {}
+        own_floor = measured[floor + ", after a step" * name.endswith("after a step")]
+        figures = {"p50, µs": Spread.of(np.median(each, axis=1))}
         for percentile in PERCENTILES:
-            label = "max" if percentile == 100 else f"p{percentile}"
-            by_round = np.percentile(each, percentile, axis=1) if percentile == 50 else None
-            whole = np.percentile(each, percentile)
-            figures[f"{label}, µs"] = Spread.of(whole if by_round is None else by_round)
-            if percentile < 100:
-                figures[f"{label}, x floor"] = Spread.of(
-                    whole / np.percentile(measured[own_floor], percentile)
-                )
-        figures["p50, x vibe_rl"] = Spread.of(np.median(each) / np.median(measured["vibe_rl"]))
+            taken = np.percentile(each, percentile)
+            figures.setdefault(f"p{percentile}, µs", Spread.of(taken))
+            figures[f"p{percentile}, x floor"] = Spread.of(
+                taken / np.percentile(own_floor, percentile)
+            )
+        figures["max, µs"] = Spread.of(each.max())
+        if name in beside_ours:
+            ratios = np.median(beside_ours[name], axis=1) / np.median(
+                beside_ours["vibe_rl"], axis=1
+            )
+            figures["p50, x vibe_rl"] = Spread.of(ratios)
         if name in cpu:
             figures["process CPU, µs"] = cpu[name]
         results.append(Result(table, name, figures))
@@ -139,15 +147,16 @@ def _after_a_step(floor: str, logger: MetricsLogger, rounds: int) -> dict[str, n
     )
 
 
-def _of_peers(
-    make: Callable[[Any], Any], logs: Mapping[str, Callable[[Any], object]], rounds: int
+def _beside_ours(
+    make: Callable[[Any], Any], logs: Mapping[str, Callable[[Any], object]], *, quick: bool
 ) -> dict[str, np.ndarray]:
     def block(call: Callable[[Any], object]) -> list[int]:
         taken = _ready(make, call, PEER_BLOCK)
         settle()
         return taken
 
-    return in_turn({name: functools.partial(block, call) for name, call in logs.items()}, rounds)
+    cases = {name: functools.partial(block, call) for name, call in logs.items()}
+    return in_turn(cases, 1 if quick else 12)
 
 
 def _opened(
@@ -170,7 +179,7 @@ def _opened(
 
 def _cpu_us(make: Callable[[Any], Any], call: Callable[[Any], object], *, quick: bool) -> Spread:
     """What this process computes for a record in all, whichever thread does it."""
-    count = 10 if quick else 500
+    count = 10 if quick else 200
     used = []
     for _ in range(2 if quick else 3):
         records = jax.block_until_ready([make(np.float32(next(_steps))) for _ in range(count)])
