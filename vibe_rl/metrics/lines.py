@@ -13,6 +13,8 @@ from vibe_rl.metrics.append import read_writers, writers_path
 _log = logging.getLogger("vibe_rl")
 
 _BLOCK = 1 << 16
+# How many bytes of lines are handed out at a time.
+_SOME = 2048
 _FIRST_LINE_BYTES = 4096
 
 
@@ -41,6 +43,10 @@ class Lines:
     Args:
         path: The file; it exists already.
         position: Where to begin.
+
+    Attributes:
+        byte: Where the next line begins.
+        ordinal: How many lines lie before that.
     """
 
     def __init__(self, path: Path, position: Position) -> None:
@@ -51,8 +57,8 @@ class Lines:
 
     @property
     def position(self) -> Position:
-        """Where the next line begins."""
-        return Position(self._byte, self._ordinal)
+        """`byte` and `ordinal`."""
+        return Position(self.byte, self.ordinal)
 
     @property
     def size(self) -> int:
@@ -68,10 +74,11 @@ class Lines:
 
     def seek(self, position: Position) -> None:
         """Go on at another position."""
-        self._byte, self._ordinal = position
-        self._end = self._byte  # where the lines that were read end
+        self.byte, self.ordinal = position
+        self._end = self.byte  # where the lines that were read end
         self._read: list[bytes] = []
         self._next = 0
+        self._some = 1  # how many lines make about so many bytes
 
     def refresh(self) -> int:
         """Look at the file anew; gives its size."""
@@ -79,7 +86,7 @@ class Lines:
         if self._file_id not in (None, file_id):
             _log.warning("%s was written anew: backends go on at its start", self._path)
             self.seek(Position(0, 0))
-        elif size < self._byte:
+        elif size < self.byte:
             _log.warning("%s was cut short: backends go on at its new end", self._path)
             self.seek(self.end())
         self._file_id = file_id
@@ -125,11 +132,17 @@ class Lines:
         """The next line; None if there is no whole one."""
         if self._next == len(self._read) and not self._read_on():
             return None
-        return Line(self._read[self._next], self._byte, self._ordinal)
+        return Line(self._read[self._next], self.byte, self.ordinal)
+
+    def peek_some(self) -> list[bytes]:
+        """The texts of the next few lines; none if there is no whole one."""
+        if self._next == len(self._read) and not self._read_on():
+            return []
+        return self._read[self._next : self._next + self._some]
 
     def after(self, line: Line) -> Line | None:
         """The line that follows one that is still ahead."""
-        ahead = self._next + line.ordinal - self._ordinal + 1
+        ahead = self._next + line.ordinal - self.ordinal + 1
         if ahead == len(self._read):
             ahead -= self._next
             if not self._read_on():
@@ -138,9 +151,15 @@ class Lines:
 
     def pass_over(self, line: Line) -> None:
         """Go on after a line, which is the next one or further ahead."""
-        self._next += line.ordinal - self._ordinal + 1
-        self._byte = line.byte + len(line.text) + 1
-        self._ordinal = line.ordinal + 1
+        self._next += line.ordinal - self.ordinal + 1
+        self.byte = line.byte + len(line.text) + 1
+        self.ordinal = line.ordinal + 1
+
+    def pass_one(self, text: bytes) -> None:
+        """Go on after the next line, which has this text."""
+        self._next += 1
+        self.byte += len(text) + 1
+        self.ordinal += 1
 
     def close(self) -> None:
         """Let go of the file. Doing so again does nothing."""
@@ -154,7 +173,9 @@ class Lines:
             if len(block) < size:
                 return False  # an append under way
             size *= 2
-        self._read = self._read[self._next :] + block[: whole - 1].split(b"\n")
+        lines = block[: whole - 1].split(b"\n")
+        self._some = max(len(lines) * _SOME // whole, 1)
+        self._read = self._read[self._next :] + lines
         self._next = 0
         self._end += whole
         return True

@@ -33,6 +33,25 @@ def test_numbers_that_are_not_finite_arrive(tmp_path):
     assert [str(value) for _, _, value in points] == ["nan", "inf", "-inf"]
 
 
+def test_numbers_beyond_float32_are_infinite(tmp_path):
+    points = logged(tmp_path, {"a": 1e39, "b": 1.0}, {"a": 2.0, "b": -1e300})
+    assert [value for _, _, value in points["a"]] == [math.inf, 2.0]
+    assert [value for _, _, value in points["b"]] == [1.0, -math.inf]
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+@pytest.mark.parametrize("tag", ["", "loss", "größe", "x" * 127, "x" * 20_000])
+def test_an_event_has_the_bytes_that_the_library_would_give_it(tmp_path, tag, count):
+    backend = TensorBoardBackend(tmp_path)
+    numbers = {f"{tag}{i or ''}": i / 3 for i in range(count)}
+    event = backend._new_event()
+    for name, number in numbers.items():
+        event.summary.value.add(tag=name, simple_value=number)
+    for _ in range(2):
+        assert backend._summary(numbers) == event.SerializeToString()
+    backend.close()
+
+
 def test_mappings_become_tags_with_slashes(tmp_path):
     scalars = logged(tmp_path, {"eval": {"return": 1.0, "by seed": {"0": 2.0}, "name": "x"}})
     assert set(scalars) == {"eval/return", "eval/by seed/0"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 from vibe_rl.metrics.backends.protocol import LogBackend
-from vibe_rl.metrics.jsonl import decode
+from vibe_rl.metrics.jsonl import decode, decode_lines
 from vibe_rl.metrics.lines import Line, Lines, StartTimes
 
 _log = logging.getLogger("vibe_rl")
@@ -60,18 +60,27 @@ class Delivery:
         self._hopeless: set[type[BaseException]] = set()  # errors that no second try has mended
         self._error: type[BaseException] = Exception  # the latest
 
-    def deliver(self, line: Line) -> bool:
-        """Hand over the next line, or get over it; False if `pause` ended the tries before."""
-        record = _decode(line)
-        if record is None:
-            if line.text.strip():
-                _log.warning("byte %d: no record; passed over by %s", line.byte, self._name)
-            self._lines.pass_over(line)
-            return True
-        if self._take(line, record):
-            self._taken(line)
-            return True
-        return self._insist(line)
+    def deliver(self, end: int) -> Iterator[bool]:
+        """Hand over the lines up to this byte, one by one.
+
+        Yields:
+            After each line, True; or, if `pause` ended the tries before the backend took it, False.
+        """
+        lines = self._lines
+        while lines.byte < end and (texts := lines.peek_some()):
+            for text, record in zip(texts, _decode_some(texts), strict=True):
+                if record is None:
+                    if text.strip():
+                        _log.warning(
+                            "byte %d: no record; passed over by %s", lines.byte, self._name
+                        )
+                elif self._take(record, lines.byte, lines.ordinal):
+                    self.logged += 1
+                else:
+                    yield self._insist(Line(text, lines.byte, lines.ordinal))
+                    break  # for it may have got over several
+                lines.pass_one(text)
+                yield True
 
     def call(self, method: Callable[[], object]) -> bool:
         """Call the backend; False if it raised, which is logged and counted."""
@@ -88,14 +97,14 @@ class Delivery:
             kinds = ", ".join(f"{kind.__name__} {n} times" for kind, n in self._errors.items())
             _log.error("%s raised %s; %d records failed", self._name, kinds, self.failed)
 
-    def _take(self, line: Line, record: dict[str, Any]) -> bool:
+    def _take(self, record: dict[str, Any], byte: int, ordinal: int) -> bool:
         step = _step(record)
         try:
             if self._log_at is None:
                 self._log(record, step)
             else:
-                time = self._times.at(line.byte) + _seconds(record.get("wall_time"))
-                self._log_at(record, step, time=time, ordinal=line.ordinal)
+                time = self._times.at(byte) + _seconds(record.get("wall_time"))
+                self._log_at(record, step, time=time, ordinal=ordinal)
         except BaseException as error:  # noqa: BLE001 - whatever it raises harms nobody else
             self._note(error, f"at step {step}")
             return False
@@ -158,12 +167,12 @@ class Delivery:
 
     def _try_again(self, line: Line) -> bool:
         # Decoded anew, for a record is the backend's to change.
-        return self._take(line, decode(line.text))
+        return self._take(decode(line.text), line.byte, line.ordinal)
 
     def _neighbours(self, line: Line) -> Iterator[Line]:
         following = self._lines.after(line)
         while following is not None:
-            if _decode(following) is not None:
+            if _decode(following.text) is not None:
                 yield following
             following = self._lines.after(following)
 
@@ -181,9 +190,15 @@ class Delivery:
             )
 
 
-def _decode(line: Line) -> dict[str, Any] | None:
+def _decode_some(texts: list[bytes]) -> Sequence[dict[str, Any] | None]:
+    """The records that these lines hold; None for a line that is none."""
+    records = decode_lines(b"\n".join([*texts, b""]))
+    return [_decode(text) for text in texts] if records is None else records
+
+
+def _decode(text: bytes) -> dict[str, Any] | None:
     try:
-        return decode(line.text)
+        return decode(text)
     except ValueError:
         return None
 

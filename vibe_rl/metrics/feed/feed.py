@@ -180,21 +180,19 @@ class Feed(Tickets):
         """Deliver what the file holds now; False if the backend was given up."""
         end = self._look_at_file()
         while not self._abandoned:
-            line = self._lines.peek()
-            if line is None or line.byte >= end:
-                if not self._lines.move_on():
-                    return True
-                self._held = self._lines.position
-                end = self._look_at_file()
-                continue
-            if not self._delivery.deliver(line):
-                return False
-            self._alive = now = time.monotonic()
-            if now >= self._save_at:
-                self._save_when_due()
-            if self._paced and now >= self._slice_end and not self._waiters:
-                time.sleep(_PAUSE_S)
-                self._slice_end = time.monotonic() + _SLICE_S
+            for is_past in self._delivery.deliver(end):
+                if self._abandoned or not is_past:
+                    return False
+                self._alive = now = time.monotonic()
+                if now >= self._save_at:
+                    self._save_when_due()
+                if self._paced and now >= self._slice_end and not self._waiters:
+                    time.sleep(_PAUSE_S)
+                    self._slice_end = time.monotonic() + _SLICE_S
+            if not self._lines.move_on():
+                return True
+            self._held = self._lines.position
+            end = self._look_at_file()
         return False
 
     def _look_at_file(self) -> int:
