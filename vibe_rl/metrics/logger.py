@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from vibe_rl.metrics.alarms import Alert, AlertBackend, NonFiniteAlarm
 from vibe_rl.metrics.append import MetricsFile, NoFile, process_path
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.deferred import Deferred, hold
@@ -72,6 +73,9 @@ class MetricsLogger(LogsInsideJit):
             of. `"all"`: each one, to a file of its own (`metrics.p3.jsonl`), with its number in
             each record's field `process`; the readers merge the files. Make the logger after
             `jax.distributed.initialize()`.
+        alert: A check of your own: called with each record on a thread that `write()` doesn't wait
+            for, it returns what is wrong, or None. That is logged as a warning, once in the same
+            words. (The first non-finite value of each metric is warned of in any case.)
         resume_step: The step of the checkpoint that the run goes on from. What the file holds past
             it, from an attempt that was killed, makes way for what is logged anew: it is moved to
             `metrics.superseded.jsonl`. A record without a step shares the fate of the one before.
@@ -98,6 +102,7 @@ class MetricsLogger(LogsInsideJit):
         flush_interval: float = 0.1,
         defer: int = 0,
         process: Process = "primary",
+        alert: Alert | None = None,
         resume_step: int | None = None,
     ) -> None:
         queue_size = count("queue_size", queue_size, "records")
@@ -108,6 +113,8 @@ class MetricsLogger(LogsInsideJit):
         check_interval(flush_interval)
         checked = checked_backends(backends)
         path = local_path(path)
+        if alert is not None:
+            checked = [*checked, AlertBackend(alert, path)]
         number = None  # what each record says
         if process == "all" and process_count() > 1:
             number = process_index()
@@ -129,7 +136,7 @@ class MetricsLogger(LogsInsideJit):
             raise
         self._deferred: Deferred | None = None
         self._writer = Writer(
-            self._file.append,
+            NonFiniteAlarm(self._file).append,
             self._feeds.wake,
             queue_size=queue_size,
             overflow=overflow,

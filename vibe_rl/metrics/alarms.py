@@ -1,0 +1,139 @@
+"""Alarms: a run's first non-finite numbers, and what a user's own check finds."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vibe_rl.metrics.append import MetricsFile, NoFile, process_paths
+from vibe_rl.metrics.reading.blocks import metrics_path
+from vibe_rl.metrics.reading.nonfinite import marked_lines, step_of
+from vibe_rl.run_dir import RunDir
+
+_log = logging.getLogger("vibe_rl")
+
+Alert = Callable[[dict[str, Any]], str | None]
+"""A check of one record: what is wrong with it, or None."""
+
+# A check whose every message differs is noted so often.
+_MOST_ALERTS = 1000
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What a logger has warned of.
+
+    Attributes:
+        message: The warning.
+        metric: The metric that is not finite; None for what a user's check found.
+        step: The record's step; None if it has none.
+        time: When, in seconds since the epoch.
+    """
+
+    message: str
+    metric: str | None
+    step: float | None
+    time: float
+
+
+class NonFiniteAlarm:
+    """Appends to a metrics file, and warns of the first non-finite value of each metric.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: MetricsFile | NoFile) -> None:
+        self._file = file
+        self._seen: set[str] = set()
+
+    def append(self, data: memoryview) -> int:
+        """See `MetricsFile.append`."""
+        done = self._file.append(data)
+        # All that `data` is the rest of, when a full disk took the lines in parts: whole lines.
+        lines = data.obj
+        if isinstance(lines, bytes):
+            for start, end, values in marked_lines(lines):
+                for name, value in values:
+                    if name not in self._seen:
+                        self._seen.add(name)
+                        self._warn(name, value, step_of(lines[start:end]))
+        return done
+
+    def _warn(self, name: str, value: float, step: float | None) -> None:
+        message = f"{name} is {value}" + ("" if step is None else f" at step {step}")
+        _log.warning("%s; further values of it that are not finite aren't mentioned", message)
+        _note(self._file.path, Alarm(message, name, step, time.time()))
+
+
+class AlertBackend:
+    """A user's check as a backend: it gets each record on a thread that the loop doesn't wait for.
+
+    Args:
+        alert: The check.
+        path: The metrics file.
+
+    Raises:
+        TypeError: If it can't be called.
+    """
+
+    name = "alert"
+
+    def __init__(self, alert: Alert, path: Path) -> None:
+        if not callable(alert):
+            raise TypeError(f"alert is a function of a record, not {alert!r}")
+        self._alert = alert
+        self._path = path
+        self._said: set[str] = set()
+
+    def log(self, record: dict[str, Any], step: int | None = None) -> None:
+        """Check a record, and warn of what is wrong, once in these words."""
+        message = self._alert(record)
+        if message is None or message in self._said or len(self._said) >= _MOST_ALERTS:
+            return
+        if not isinstance(message, str):
+            raise TypeError(f"alert returns a text or None, not {message!r}")
+        self._said.add(message)
+        step = record.get("step", step)
+        _log.warning("alert: %s%s", message, "" if step is None else f" (step {step})")
+        _note(self._path, Alarm(message, None, step, time.time()))
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def read_alarms(run: str | os.PathLike[str] | RunDir) -> list[Alarm]:
+    """Give what a run's loggers have warned of, in order; cheap.
+
+    Args:
+        run: The metrics file, a run's directory, or a `RunDir`.
+    """
+    path = metrics_path(run)
+    alarms = []
+    for each in (path, *process_paths(path)):
+        with contextlib.suppress(FileNotFoundError), alarms_path(each).open("rb") as file:
+            for line in file:
+                with contextlib.suppress(orjson.JSONDecodeError, TypeError):
+                    alarms.append(Alarm(**orjson.loads(line)))
+    return alarms
+
+
+def alarms_path(path: Path) -> Path:
+    """The file beside a metrics file that keeps its alarms: `metrics.alarms.jsonl`."""
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.alarms.jsonl")
+
+
+def _note(path: Path, alarm: Alarm) -> None:
+    try:
+        with alarms_path(path).open("ab", buffering=0) as file:
+            file.write(orjson.dumps(alarm, option=orjson.OPT_APPEND_NEWLINE))
+    except OSError as error:
+        _log.warning("%s: can't note this alarm: %s", alarms_path(path), error)
