@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import os
 import subprocess
@@ -49,7 +50,10 @@ LIMIT_S = 400
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if unknown := set(arguments.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {min(unknown)!r}; there are {', '.join(BENCHMARKS)}")
     if arguments.from_json:
         report = Report.load(arguments.from_json)
     elif len(arguments.names) == 1:
@@ -101,8 +105,6 @@ def _path(text: str) -> Path:
 
 def _run_here(name: str, peer_names: list[str] | None, *, quick: bool) -> Report:
     """Run one benchmark in this process, and show what it gave."""
-    if name not in BENCHMARKS:
-        raise SystemExit(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory,
         contextlib.chdir(directory),
@@ -112,6 +114,8 @@ def _run_here(name: str, peer_names: list[str] | None, *, quick: bool) -> Report
         found, absent = peers.available([] if name in WITHOUT_PEERS else peer_names)
         module = importlib.import_module(f"benchmarks.{BENCHMARKS[name]}")
         report = new_report(peers.versions(found), absent)
+        gc.collect()
+        gc.freeze()  # or every collection would go through what the peers have imported
         start = time.monotonic()
         report.results[name] = module.run(quick, found)
         report.seconds[name] = round(time.monotonic() - start, 1)

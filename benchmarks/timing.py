@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import time
@@ -39,7 +38,6 @@ def in_turn(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np
     """
     taken: dict[str, list[Any]] = {name: [] for name in cases}
     for turn in range(rounds + 1):
-        gc.collect()  # so that no case pays for another's garbage
         for name in cases if turn % 2 else reversed(cases):
             result = cases[name]()
             if turn:

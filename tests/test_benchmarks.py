@@ -1,28 +1,102 @@
 """That every benchmark runs and says what it should; its figures mean nothing here."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 
-from benchmarks.__main__ import BENCHMARKS
+from benchmarks import __main__ as command
+from benchmarks import peers, plots, tables
+from benchmarks.results import Report, Result, Spread
+from benchmarks.targets import compared
 
-PEERS = ["jsonl", "queuehandler"]
+RESULTS = {
+    "loop": [
+        Result("a step of 150 µs", "vibe_rl, file only", {"x reading": Spread(1.5, 1.4, 1.6)}),
+        Result("a step of 150 µs", "wandb", {"x reading": Spread(7, 7, 7)}),
+        Result("a step of 150 µs", "aim", why="it doesn't | open"),
+    ],
+    "growth": [Result("backends", "1", {"write, µs": Spread(2, 2, 2)})],
+}
 
 
-def benchmark(*arguments):
-    command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+def report():
+    return Report("2026-01-01 12:00", "2 cores", {"Python": "3.11"}, {"clu": "why"}, dict(RESULTS))
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", command.BENCHMARKS)
 def test_a_benchmark_runs(name, tmp_path):
     saved = tmp_path / "results.json"
-    run = benchmark(name, "--quick", "--peers", ",".join(PEERS), "--json", saved)
+    arguments = [name, "--quick", "--peers", "jsonl,queuehandler", "--json", saved]
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr
     assert "Python" in run.stdout  # the machine it ran on
-    report = json.loads(saved.read_text())
-    assert report["results"][name]
-    assert [each["why"] for each in report["results"][name] if each["why"]] == []
-    assert all(each["figures"] for each in report["results"][name])
+    results = Report.load(saved).results[name]
+    assert [(each.case, each.why) for each in results if each.why] == []
+    assert all(each.figures for each in results)
+
+
+def test_one_that_fails_leaves_the_others_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(command.BENCHMARKS, "broken", "no_such_module")
+    saved = tmp_path / "results.json"
+    arguments = ["broken", "throughput", "--quick", "--peers", "jsonl", "--json", str(saved)]
+    with pytest.raises(SystemExit) as exit_:
+        command.main(arguments)
+    assert exit_.value.code == 1
+    assert "FAILED  broken" in capsys.readouterr().out
+    assert list(Report.load(saved).results) == ["throughput"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["writ"], "no benchmark 'writ'"), (["--peers", "wb"], "no peer 'wb'")],
+)
+def test_an_unknown_name_is_a_usage_error(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(arguments)
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_peer_that_is_not_installed_is_listed_with_the_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "loguru", None)
+    found, absent = peers.available(["jsonl", "loguru"])
+    assert [peer.name for peer in found] == ["jsonl"]
+    assert absent["loguru"].startswith("ModuleNotFoundError")
+
+
+def test_a_report_survives_its_file(tmp_path):
+    report().save(tmp_path / "results.json")
+    assert Report.load(tmp_path / "results.json") == report()
+
+
+def test_targets_are_compared_with_the_medians():
+    [(where, target, value)] = compared(report())
+    assert "file only" in where
+    assert value == 1.5
+    assert not target.is_met(value)
+
+
+def test_the_page_gets_its_tables_again_and_again(tmp_path):
+    page = tmp_path / "benchmarks.md"
+    page.write_text(tables.PAGE.read_text())
+    tables.write_docs(report(), page)
+    once = page.read_text()
+    assert "| vibe_rl, file only | 1.500 (1.400 to 1.600) |" in once
+    assert "| aim | it doesn't / open |" in once
+    assert "clu (why)" in once
+    assert "**missed**" in once
+    tables.write_docs(report(), page)
+    assert page.read_text() == once
+
+
+def test_pictures_are_the_same_for_the_same_figures(tmp_path):
+    plots.draw(report(), tmp_path / "1.svg")
+    plots.draw(report(), tmp_path / "2.svg")
+    assert (tmp_path / "1.svg").read_bytes() == (tmp_path / "2.svg").read_bytes()
+    assert b"wandb" in (tmp_path / "1.svg").read_bytes()
