@@ -114,7 +114,7 @@ class TensorBoardBackend:
             self._file = self._open()
         event = self._new_event(wall_time=clock.time(), step=step + 1)
         event.session_log.status = event.session_log.START
-        self._append(self._file, event)
+        self._append(self._file, event.SerializeToString())
 
     def flush(self) -> None:
         """Hand everything to the operating system, so that TensorBoard sees it.
