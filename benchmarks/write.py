@@ -179,7 +179,7 @@ def _opened(
 
 def _cpu_us(make: Callable[[Any], Any], call: Callable[[Any], object], *, quick: bool) -> Spread:
     """What this process computes for a record in all, whichever thread does it."""
-    count = 10 if quick else 200
+    count = 10 if quick else 100
     used = []
     for _ in range(2 if quick else 3):
         records = jax.block_until_ready([make(np.float32(next(_steps))) for _ in range(count)])
@@ -193,10 +193,11 @@ def _cpu_us(make: Callable[[Any], Any], call: Callable[[Any], object], *, quick:
     return Spread.of(used)
 
 
-def _until_idle() -> None:
-    # Not `settle`, for that computes itself. A logger's work in 20 ms is more than half of one.
+def _until_idle(most_s: float = 3.0) -> None:
+    # Not `settle`, for that computes itself.
+    until = time.monotonic() + most_s
     before = 0.0
-    while time.process_time() - before > 0.5e-3:
+    while time.process_time() - before > 0.5e-3 and time.monotonic() < until:
         before = time.process_time()
         time.sleep(0.02)
 
