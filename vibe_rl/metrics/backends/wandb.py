@@ -174,10 +174,12 @@ class WandbBackend:
             TimeoutError: As `flush()` does.
         """
         _open_runs.discard(self.run_id)
-        self._run.finish(exit_code=_end() if self.exit_code is None else self.exit_code)
-        self.flush()  # finish() returns before W&B's own process has written everything
-        if self._disk is not None:
-            self._disk.close()
+        try:
+            self._run.finish(exit_code=_end() if self.exit_code is None else self.exit_code)
+            self.flush()  # finish() returns before W&B's own process has written everything
+        finally:
+            if self._disk is not None:
+                self._disk.close()
 
     def _numbering(self, ordinal: int | None) -> dict[str, Any]:
         """Where W&B's own count of rows goes on when an offline run is resumed.
