@@ -1,4 +1,6 @@
-"""A child process that logs, and the account of what its `write()` accepted, which survives it."""
+"""A child that logs, and the account of what its `write()` accepted, which survives it; a disk."""
+
+import subprocess
 
 import numpy as np
 import pytest
@@ -38,3 +40,15 @@ def child(python, tmp_path):
         return python(_HEAD + script, *args), account
 
     return start
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount a small file system; a limited file size stands in for it")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)

@@ -1,12 +1,15 @@
 """Files that something else has spoilt: readers and loggers survive, and keep all they can."""
 
 import json
+import re
 import warnings
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vibe_rl.metrics import MetricsLogger, read_metrics
+from vibe_rl.metrics.append import writers_path
+from vibe_rl.metrics.backends.wandb import _saved_id
 
 LINES = [
     b'{"n":%d,"loss":null,"text":"\xce\xbb","eval":[1.5,{"a":null}],'
@@ -24,6 +27,9 @@ def spoilt(draw):
         start = draw(st.integers(0, len(data)))
         stop = start + draw(st.integers(0, 200))
         data[start:stop] = draw(st.binary(max_size=20) | st.just(bytes(stop - start)))
+    for place in draw(st.lists(st.integers(0, max(len(data) - 1, 0)), max_size=20)):
+        if data:
+            data[place] ^= 1 << draw(st.integers(0, 7))
     return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
 
 
@@ -58,3 +64,80 @@ def test_a_line_of_many_megabytes(tmp_path, scale):
     records = read_metrics(path, strict=True)
     assert [record.get("n") for record in records] == [0, None, 1, 2]
     assert records[1]["text"] == text
+
+
+class Recorder:
+    def __init__(self):
+        self.taken = []
+
+    def log(self, record, step=None):
+        self.taken.append(repr(record))
+
+    def close(self): ...
+
+
+@settings(max_examples=settings().max_examples // 4)
+@given(spoilt())
+def test_a_feed_gets_over_a_spoilt_file(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("spoilt") / "metrics.jsonl"
+    with MetricsLogger(path, [Recorder()]):
+        pass  # the backend is new to the file, which is empty
+    path.write_bytes(data)
+    backend = Recorder()
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"n": "later"})
+    expected = list(map(repr, read(path)))
+    assert backend.taken[-1] == expected[-1]
+    assert set(backend.taken) <= set(expected)
+
+
+def test_a_file_cut_at_any_byte(tmp_path, scale):
+    path = tmp_path / "metrics.jsonl"
+    for size in range(0, 2 * len(LINES[0]) + 1, scale(3, 1)):
+        path.write_bytes(WHOLE[:size])
+        whole = WHOLE[:size].count(b"\n")
+        with MetricsLogger(path) as logger:
+            logger.write({"n": "later"})
+        kept = [record["n"] for record in read_metrics(path, strict=True)]
+        assert kept[:whole] == list(range(whole))
+        assert kept[-1] == "later"
+        assert len(kept) - 1 in (whole, whole + 1)  # one that only lacks its newline is whole
+
+
+def test_nesting_without_end(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    deep = [b'{"a":' * 100_000, b'{"a":' * 1_000 + b"1" + b"}" * 1_000, b"[" * 10_000_000]
+    marks = b'{"a":null,"_nonfinite":' + b'{"a":' * 900 + b'"nan"' + b"}" * 901
+    path.write_bytes(b'{"n":0}\n' + b"\n".join([*deep, marks]) + b'\n{"n":1}\n')
+    with MetricsLogger(path, [Recorder()]) as logger:
+        logger.write({"n": 2})
+    assert [record["n"] for record in read(path) if "n" in record] == [0, 1, 2]
+
+
+@settings(max_examples=settings().max_examples // 4)
+@given(
+    st.binary(max_size=300) | st.text(max_size=100).map(str.encode),
+    st.floats(0, 1),
+    st.integers(0, 60),
+)
+def test_cursor_writers_and_id_files_may_hold_anything(tmp_path_factory, rubbish, place, length):
+    directory = tmp_path_factory.mktemp("rubbish")
+    path = directory / "metrics.jsonl"
+    with MetricsLogger(path, [Recorder()]) as logger:
+        logger.write({"n": 0})
+    (cursor,) = directory.glob("*.cursor.json")
+    for file in (cursor, writers_path(path)):
+        text = bytearray(file.read_bytes())
+        at = round(place * len(text))
+        text[at : at + length] = rubbish
+        file.write_bytes(text)
+    backend = Recorder()
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"n": 1})
+    assert [record["n"] for record in read_metrics(path, strict=True)] == [0, 1]
+    assert len(backend.taken) in (1, 2)  # a cursor that is none: from the logger's start
+
+    file = directory / "wandb_id.txt"
+    file.write_bytes(rubbish)
+    saved = _saved_id(file)
+    assert saved is None or re.fullmatch(r"[^\s/]{1,128}", saved)

@@ -1,7 +1,5 @@
 """A full disk: the loop goes on, nothing is torn or written twice, and all lands once it can."""
 
-import subprocess
-
 import pytest
 
 from vibe_rl.metrics import MetricsLogger, read_metrics
@@ -68,18 +66,6 @@ free()
 with MetricsLogger(path) as logger:
     logger.write({"n": "later"})
 """
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("no right to mount a small file system; a limited file size stands in for it")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def check(status, err, path):

@@ -4,6 +4,7 @@ import signal
 import threading
 
 import pytest
+from service_files import tensorboard_scalars, wandb_files, wandb_rows
 
 from vibe_rl.metrics import read_metrics
 
@@ -74,6 +75,29 @@ def test_nothing_is_missing(end, interval, child, tmp_path):
     assert [int(line) for line in (tmp_path / "backend").read_bytes().split()] == numbers
     assert out == ""
     assert "vibe_rl" not in err
+
+
+SERVICES = """
+from vibe_rl.metrics import TensorBoardBackend, WandbBackend
+
+backends = [WandbBackend(mode="offline", project="rl"), TensorBoardBackend("tensorboard")]
+logger = MetricsLogger("metrics.jsonl", backends, flush_interval=3600)
+for n in range(2_000):
+    log(logger, n)
+"""
+
+
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("raise ValueError", 1)])
+def test_interpreter_shutdown_with_wandb_and_tensorboard_attached(end, status, child, tmp_path):
+    process, account = child(SERVICES + end)
+    _, err = process.communicate()
+    assert process.returncode == status, err
+    numbers = complete(tmp_path, account)
+    assert len(numbers) == 2_000
+    points = tensorboard_scalars(tmp_path / "tensorboard")["n"]
+    assert [value for _, _, value in points] == numbers
+    (file,) = wandb_files(tmp_path / "wandb")
+    assert [row["n"] for row in wandb_rows(file)] == numbers
 
 
 @pytest.mark.parametrize("block", ["with logger: ", ""])

@@ -1,6 +1,10 @@
 """A forked child: no deadlock, no line twice, its records in the file, the parent unharmed."""
 
 import json
+import sys
+
+from recorders import taken
+from service_files import tensorboard_scalars
 
 from vibe_rl.metrics import read_metrics
 from vibe_rl.metrics.append import read_writers
@@ -62,3 +66,49 @@ def test_fork_in_the_middle_of_heavy_writing(run_python, tmp_path, scale):
         assert [r["i"] for r in records if r.get("child") == child] == list(range(50))
     notes = read_writers(tmp_path / "metrics.jsonl")
     assert [note["event"] for note in notes] == ["open", "close"]  # the parent's
+
+
+BACKENDS = """
+import os, signal, sys, warnings
+sys.path[:] = sys.argv[1:]
+from recorders import FileBackend
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated
+
+warnings.simplefilter("ignore")
+backends = [FileBackend("log", holds=True), TensorBoardBackend("tensorboard"),
+            isolated(FileBackend, "isolated")]
+logger = MetricsLogger("metrics.jsonl", backends)
+i = 0
+for child in range(9):
+    for _ in range(300):
+        logger.write({"i": i})
+        i += 1
+    pid = os.fork()
+    if pid == 0:
+        for n in range(100):
+            logger.write({"i": 100_000 * (child + 1) + n})
+        if child % 3 == 0:
+            logger.close()
+            sys.exit()
+        if child % 3 == 1:
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+logger.close()
+"""
+
+
+def test_backends_stay_the_parents_and_get_what_children_write(run_python, tmp_path):
+    status, out, err = run_python(BACKENDS, *sys.path)
+    assert (status, out) == (0, ""), err
+    numbers = [record["i"] for record in read_metrics(tmp_path / "metrics.jsonl", strict=True)]
+    assert len(numbers) == 9 * 400
+    assert [i for i in numbers if i < 100_000] == list(range(9 * 300))
+    for child in range(1, 10):
+        first = 100_000 * child
+        mine = [i for i in numbers if i // 100_000 == child]
+        assert mine == list(range(first, first + 100))
+    assert taken(tmp_path / "log") == numbers
+    assert taken(tmp_path / "isolated") == numbers
+    points = tensorboard_scalars(tmp_path / "tensorboard")["i"]
+    assert [value for _, _, value in points] == numbers

@@ -20,10 +20,10 @@ for n in range(len(accepted)):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_what_a_killed_process_loses(how, child, tmp_path, scale):
     path = tmp_path / "metrics.jsonl"
-    trials, ages, rng = scale(4, 50), [], np.random.default_rng()
+    trials, ages, rng = scale(3, 50), [], np.random.default_rng()
     for trial in range(trials):
         path.unlink(missing_ok=True)
         process, account = child(SCRIPT, (0, 1e-4, 1e-2)[trial % 3])
@@ -45,3 +45,22 @@ def test_what_a_killed_process_loses(how, child, tmp_path, scale):
     print(f"age of the oldest missing record, s: {ages}")
     assert ages[-1] <= 1
     assert ages[int(0.95 * (trials - 1))] <= scale(1, 0.2)  # short runs share a busy machine
+
+
+def test_what_os_exit_loses(child, tmp_path):
+    """It ends the process there and then, like a kill; what was flushed is safe."""
+    script = """
+logger = MetricsLogger("metrics.jsonl", flush_interval=3600)
+for n in range(1_000):
+    log(logger, n)
+logger.flush()
+for n in range(1_000, 1_500):
+    log(logger, n)
+os._exit(7)
+"""
+    process, account = child(script)
+    assert process.wait() == 7
+    assert len(account.times) == 1_500
+    numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl", strict=True)]
+    assert numbers == list(range(len(numbers)))
+    assert 1_000 <= len(numbers) < 1_500
