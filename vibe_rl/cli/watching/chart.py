@@ -1,0 +1,201 @@
+"""Curves as a chart of characters: axes at round numbers, gaps and marks where a value is NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from plotille import Canvas
+from rich.text import Text
+
+from vibe_rl.cli.text import short
+from vibe_rl.metrics.reading.downsampling import downsample
+
+Floats = NDArray[np.float64]
+RGB = tuple[int, int, int]
+
+_NOT_FINITE: RGB = (255, 80, 80)
+# The y axis' labels and its line take so many columns; the x axis takes two rows.
+_LEFT = 9
+_BELOW = 2
+_LABEL_WIDTH = 12
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve to draw.
+
+    Attributes:
+        x: Where its points are, in ascending order.
+        y: Their heights; non-finite ones are gaps, with a mark.
+        colour: Its red, green and blue, to 255.
+    """
+
+    x: Floats
+    y: Floats
+    colour: RGB
+
+
+def draw(lines: Sequence[Line], width: int, height: int, *, log: bool = False) -> Text:
+    """Draw curves into `height` rows of `width` characters.
+
+    Args:
+        lines: The curves; a later one is above.
+        width: The columns there are, axes included.
+        height: The rows there are, axes included.
+        log: Draw the logarithm of y; what is not positive is left out.
+
+    Returns:
+        The chart; a message if it has nothing to show, or no room.
+    """
+    columns, rows = width - _LEFT, height - _BELOW
+    if columns < 10 or rows < 2:
+        return Text("too small a window")
+    seen = [_heights(line, log=log) for line in lines]
+    shown = [y[np.isfinite(y)] for y in seen]
+    x_low, x_high = _range([line.x for line in lines])
+    y_low, y_high = _range(shown)
+    canvas = Canvas(columns, rows, 0, 0, 2 * columns, 4 * rows, mode="rgb")
+    for line, y in zip(lines, seen, strict=True):
+        x_dots = _scale(line.x, x_low, x_high, 2 * columns - 1)
+        _draw_curve(canvas, x_dots, _scale(y, y_low, y_high, 4 * rows - 1), line.colour, columns)
+    for line in lines:
+        _mark(canvas, line, _scale(line.x, x_low, x_high, 2 * columns - 1), rows)
+    if not any(len(y) for y in shown):
+        note = "nothing positive to show on a log scale" if log else "no finite value yet"
+        return Text(f"\n{' ' * _LEFT}{note}")
+    y_ticks = {
+        int(_scale(np.array(tick), y_low, y_high, 4 * rows - 1)) // 4: label
+        for tick, label in _y_ticks(y_low, y_high, max(rows // 3, 2), log=log)
+    }
+    chart = Text()
+    for nth, row in enumerate(canvas.plot("\n").split("\n")):
+        label = y_ticks.get(rows - 1 - nth)
+        chart.append(f"{label or '':>{_LEFT - 2}} {'┤' if label else '│'}", "dim")
+        chart.append_text(Text.from_ansi(row)).append("\n")
+    return chart.append_text(_x_axis(x_low, x_high, columns))
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers from `low` to `high`: about `count` of them, at steps of 1, 2 or 5."""
+    rough = (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.ceil(low / step), math.floor(high / step + 1e-9)
+    # Rounded, for 3 * 0.1 is no 0.3.
+    return [round(nth * step, 12 - math.floor(math.log10(step))) for nth in range(first, last + 1)]
+
+
+def smooth(y: Floats, window: int) -> Floats:
+    """The mean of the last `window` values at each place, of those that are finite.
+
+    Args:
+        y: The values, in order; where one isn't finite it stays as it is.
+        window: How many values to take together; 1 changes nothing.
+    """
+    finite = np.isfinite(y)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, y, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    starts = np.maximum(np.arange(len(y)) + 1 - window, 0)
+    means = (sums[1:] - sums[starts]) / np.maximum(counts[1:] - counts[starts], 1)
+    return y if window == 1 else np.where(finite, means, y)
+
+
+def mean_and_range(
+    curves: Sequence[tuple[Floats, Floats]], points: int = 400
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Several curves as one.
+
+    Args:
+        curves: Each as x, ascending, and y.
+        points: At how many places, evenly spread, the curves are read off.
+
+    Returns:
+        The places, and the curves' mean, minimum and maximum there. A curve counts from its first
+        to its last finite point.
+    """
+    finite = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in curves]
+    finite = [(x, y) for x, y in finite if len(x)]
+    if not finite:
+        none = np.empty(0)
+        return none, none, none, none
+    longest = max(len(x) for x, _ in finite)
+    low, high = min(x[0] for x, _ in finite), max(x[-1] for x, _ in finite)
+    grid = np.linspace(low, high, min(longest, points))
+    there = np.array([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in finite])
+    covered = ~np.isnan(there).all(axis=0)  # one curve may begin after another's end
+    grid, there = grid[covered], there[:, covered]
+    return grid, np.nanmean(there, 0), np.nanmin(there, 0), np.nanmax(there, 0)
+
+
+def _heights(line: Line, *, log: bool) -> Floats:
+    y = np.where(np.isfinite(line.y), line.y, np.nan)
+    if log:
+        y = np.log10(np.where(y > 0, y, np.nan))
+    return y
+
+
+def _range(parts: Sequence[Floats]) -> tuple[float, float]:
+    """The least and the greatest of all, some way apart also if they are one."""
+    there = [part for part in parts if len(part)]
+    if not there:
+        return 0.0, 1.0
+    low, high = min(float(part.min()) for part in there), max(float(part.max()) for part in there)
+    if high - low > 1e-12 * max(abs(low), abs(high)):
+        return low, high
+    return low - (abs(low) * 0.1 or 1.0), high + (abs(high) * 0.1 or 1.0)
+
+
+def _scale(values: Floats, low: float, high: float, dots: int) -> Floats:
+    # Divided first: the distance of two floats may be no float.
+    return np.asarray((values / 2 - low / 2) / (high / 2 - low / 2) * dots + 0.5)
+
+
+def _draw_curve(canvas: Canvas, x: Floats, y: Floats, colour: RGB, columns: int) -> None:
+    x, y = downsample(x, y, 12 * columns)
+    before: tuple[float, float] | None = None
+    for point in zip(x.tolist(), y.tolist(), strict=True):
+        if math.isnan(point[1]):
+            before = None
+            continue
+        canvas.line(*(before or point), *point, color=colour)
+        before = point
+
+
+def _mark(canvas: Canvas, line: Line, x: Floats, rows: int) -> None:
+    """A mark at the edge for each value that isn't finite: an x, or the way that it goes."""
+    for mark, which, row in (
+        ("x", np.isnan(line.y), 0),
+        ("▲", line.y == np.inf, rows - 1),
+        ("▼", line.y == -np.inf, 0),
+    ):
+        for column in np.unique((x[which] // 2).astype(int)).tolist():
+            canvas.text(2 * column + 0.5, 4 * row + 0.5, mark, color=_NOT_FINITE)
+
+
+def _y_ticks(low: float, high: float, count: int, *, log: bool) -> list[tuple[float, str]]:
+    """The ticks' places and labels."""
+    if not log:
+        return [(tick, short(tick)) for tick in ticks(low, high, count)]
+    powers = range(math.ceil(low), math.floor(high) + 1)
+    if len(powers) >= 2:
+        every = math.ceil(len(powers) / count)
+        return [(power, short(10.0**power)) for power in powers[::every]]
+    return [(math.log10(tick), short(tick)) for tick in ticks(10**low, 10**high, count) if tick > 0]
+
+
+def _x_axis(low: float, high: float, columns: int) -> Text:
+    line, labels = ["─"] * columns, [" "] * (columns + _LEFT)
+    free = 0
+    for tick in ticks(low, high, columns // _LABEL_WIDTH):
+        column = int(_scale(np.array(tick), low, high, 2 * columns - 1)) // 2
+        label = short(tick)
+        start = min(_LEFT + column - len(label) // 2, len(labels) - len(label))
+        line[column] = "┴"
+        if start >= free:
+            labels[start : start + len(label)] = label
+            free = start + len(label) + 1
+    return Text(f"{' ' * (_LEFT - 1)}└{''.join(line)}\n{''.join(labels)}", "dim")
