@@ -14,7 +14,9 @@ from vibe_rl.metrics.logger import MetricsLogger
 from vibe_rl.metrics.progress import TrainingProgress
 from vibe_rl.metrics.reading.columns import read_columns
 from vibe_rl.metrics.reading.downsampling import downsample
+from vibe_rl.metrics.reading.frames import to_pandas, to_polars
 from vibe_rl.metrics.reading.records import iter_metrics, read_metrics
+from vibe_rl.metrics.reading.runs import load_runs
 from vibe_rl.metrics.stats import LoggerStats
 
 __all__ = [
@@ -29,10 +31,13 @@ __all__ = [
     "downsample",
     "isolated",
     "iter_metrics",
+    "load_runs",
     "log_step_progress",
     "pack",
     "read_columns",
     "read_metrics",
     "resume_wandb",
     "setup_logging",
+    "to_pandas",
+    "to_polars",
 ]

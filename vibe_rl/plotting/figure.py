@@ -1,0 +1,170 @@
+"""The figure: a line a group, its band, and marks where a seed wasn't finite."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vibe_rl.metrics.reading.series import read_series
+from vibe_rl.plotting.aggregate import Band, Center, Curve, Floats, aggregate, check_band
+from vibe_rl.plotting.groups import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind tell apart; without yellow, too pale for a line.
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+_DASHES = ["-", "--", ":", "-."]
+_BANDS = {"se": "± standard error", "ci": "with 95 % bootstrap interval", "none": ""}
+_CENTERS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
+# What is read of all runs together: more would take longer than anybody waits for a plot.
+_MOST_BYTES = 128 << 20
+_MARK = "NaN or infinite"
+# At most so many marks a line.
+_MARKS = 40
+
+
+def plot_runs(
+    groups: Mapping[str, Sequence[Run]],
+    metric: str = "episode_return",
+    *,
+    x: str = "step",
+    center: Center = "mean",
+    band: Band | None = None,
+    smooth: int = 1,
+    log_y: bool = False,
+    most_bytes: int | None = _MOST_BYTES,
+) -> Figure:
+    """Plot a metric of groups of runs: a line a group, with a band over its seeds.
+
+    Each run is a seed, or, if its records have a field `seed`, several. A line has a gap where any
+    of its seeds is NaN or infinite, and crosses at the bottom say where. It ends with the seed that
+    ends first.
+
+    Args:
+        groups: The lines' names, and each one's runs; see `group_runs`.
+        metric: What to plot; that of a mapping is `"eval/return"`.
+        x: Over what: `"step"`, `"wall_time"` in seconds, or another field.
+        center: What the line is of the seeds: `"mean"`, `"median"` or `"iqm"`, the interquartile
+            mean.
+        band: `"se"`: the standard error, only of the mean; `"ci"`: the bootstrap's 95 % confidence
+            interval; `"none"`. None takes the first for the mean, the second otherwise.
+        smooth: How many records a moving average is over. The y axis says so.
+        log_y: Whether the y axis is logarithmic.
+        most_bytes: About how much to read of all files together; larger ones are sampled, which
+            the figure says. None reads all.
+
+    Returns:
+        A figure; nothing global is touched, and no window is opened. See `save_figure`.
+
+    Raises:
+        ImportError: If matplotlib isn't installed.
+        ValueError: If a group has no such metric, or its seeds have no steps in common.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - optional
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ImportError("plots need matplotlib: pip install 'vibe-rl[plot]'") from error
+
+    band = band or ("se" if center == "mean" else "ci")
+    check_band(center, band)
+    runs = sum(map(len, groups.values()))
+    share = None if most_bytes is None else most_bytes // max(runs, 1)
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    fraction, largest = 1.0, 1
+    styles = cycle([(colour, dash) for dash in _DASHES for colour in _COLOURS])
+    for (name, members), (colour, dash) in zip(groups.items(), styles, strict=False):
+        seeds: list[tuple[Floats, Floats]] = []
+        for run in members:
+            series = read_series(run, [metric], x=x, most_bytes=share).get(metric)
+            if series is not None:
+                seeds += series.curves().values()
+                fraction = min(fraction, series.fraction)
+        if not seeds:
+            raise ValueError(f"{name}: no record has numbers {metric!r} and {x!r}")
+        try:
+            curve = aggregate(seeds, center=center, band=band, smooth=smooth)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        largest = max(largest, curve.seeds)
+        label = name if curve.seeds == 1 else f"{name} ({curve.seeds} seeds)"
+        axes.plot(curve.x, curve.y, color=colour, linestyle=dash, linewidth=1.5, label=label)
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+        _mark(axes, curve, colour)
+    if log_y:
+        axes.set_yscale("log")
+    _dress(axes, metric, x, smooth)
+    notes = []
+    if largest > 1:
+        notes.append(f"{_CENTERS[center]} {_BANDS[band]}".strip())
+    if fraction < 1:
+        notes.append(f"a sample: {_percent(fraction)} of the records")
+    axes.set_title("; ".join(notes), fontsize=8, color="0.35", loc="left")
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure to a file.
+
+    Args:
+        figure: What `plot_runs` gave.
+        path: The file; its suffix says the format: `.png`, `.svg` or `.pdf`. Its directory is made.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the suffix is another.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"a plot is a .png, .svg or .pdf file, not {path.name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def _mark(axes: Axes, curve: Curve, colour: str) -> None:
+    places = curve.nonfinite
+    if not len(places):
+        return
+    if len(places) > _MARKS:
+        places = places[np.linspace(0, len(places) - 1, _MARKS).astype(int)]
+    axes.plot(
+        places,
+        np.full(len(places), 0.02),
+        transform=axes.get_xaxis_transform(),
+        color=colour,
+        linestyle="none",
+        marker="x",
+        markersize=5,
+        label=None if _MARK in axes.get_legend_handles_labels()[1] else _MARK,
+    )
+
+
+def _dress(axes: Axes, metric: str, x: str, smooth: int) -> None:
+    from matplotlib.ticker import EngFormatter  # noqa: PLC0415 - optional
+
+    axes.set_xlabel({"wall_time": "wall time (s)"}.get(x, x.replace("_", " ")))
+    average = f"\n(moving average over {smooth} records)" if smooth > 1 else ""
+    axes.set_ylabel(metric.replace("_", " ").replace("/", " / ") + average)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.margins(x=0.02)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _percent(fraction: float) -> str:
+    digits = max(0, 1 - math.floor(math.log10(100 * fraction)))
+    return f"{100 * fraction:.{digits}f} %"
