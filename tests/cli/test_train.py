@@ -102,7 +102,6 @@ def test_a_run_is_called_after_what_it_trains(tmp_path, capfd):
     ("options", "message"),
     [
         (["--env-id", "Cartpole"], "unknown environment 'Cartpole'; gymnax has CartPole-v1"),
-        (["--env-id", "Pendulum-v1"], "those of Pendulum-v1 are continuous"),
         (["--num-minibatches", "7"], "1000 steps can't be cut into num_minibatches = 7"),
         (["--gamma", "2"], "gamma must be between 0.0 and 1.0, not 2.0"),
         (["--experiment-name", "a/b"], "'a/b'"),

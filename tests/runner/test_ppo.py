@@ -11,8 +11,8 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
 
 from vibe_rl.runner import PPOConfig, ppo, train_ppo
+from vibe_rl.runner.distributions import Categorical
 from vibe_rl.runner.environment import Outcome, make_env
-from vibe_rl.runner.networks import Categorical
 
 
 def advantages_by_loop(arrays, gamma, gae_lambda):

@@ -64,14 +64,13 @@ def ppo(
         )
         from vibe_rl.run_dir import RunDir  # noqa: PLC0415
         from vibe_rl.runner import train_ppo  # noqa: PLC0415
-        from vibe_rl.runner.environment import check_actions, make_env  # noqa: PLC0415
+        from vibe_rl.runner.environment import make_env  # noqa: PLC0415
 
         stop()
         setup_logging()
         try:
             checked = PPOConfig(**vars(config))
-            env = make_env(checked.env_id, checked.num_envs)
-            check_actions("PPO", env, takes="discrete")  # before a wrong one gets a directory
+            make_env(checked.env_id, checked.num_envs)  # before a wrong one gets a directory
             run = RunDir(experiment_name or f"ppo_{checked.env_id}", base_dir)
         except ValueError as error:
             raise UsageError(str(error)) from error

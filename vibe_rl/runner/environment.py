@@ -35,6 +35,14 @@ class ContinuousActions(NamedTuple):
         """How many components an action has."""
         return len(self.low)
 
+    def scale(self, action: jax.Array) -> jax.Array:
+        """Map [-1, 1] to [low, high]: float32 `(..., size)`; without bounds, nothing changes."""
+        bounds = np.array([self.low, self.high], np.float32)
+        low, high = np.where(
+            np.isfinite(bounds).all(axis=0), bounds, np.array([[-1], [1]], np.float32)
+        )
+        return jnp.asarray((low + high) / 2 + (high - low) / 2 * action)
+
 
 class Outcome(NamedTuple):
     """What one step of the environments led to; each field has a leading axis `num_envs`.

@@ -1,41 +1,22 @@
-"""The networks of the agents, and the distributions over actions that they give."""
+"""The networks of the agents."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vibe_rl.runner.config import Activation
+from vibe_rl.runner.distributions import Categorical, Gaussian, TanhGaussian
+from vibe_rl.runner.environment import ContinuousActions, DiscreteActions
 
 Params = dict[str, Any]
 """Parameters of a network: a tree of arrays, as flax makes it."""
 
 _ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
-
-class Categorical(NamedTuple):
-    """A distribution over discrete actions.
-
-    Attributes:
-        logits: float32 `(..., num_actions)`; unnormalised log-probabilities.
-    """
-
-    logits: jax.Array
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Draw an action for each row of logits: int32 `(...)`."""
-        return jax.random.categorical(key, self.logits)
-
-    def log_prob(self, action: jax.Array) -> jax.Array:
-        """Log-probability of each action, int32 `(...)`: float32 `(...)`."""
-        log_probs = jax.nn.log_softmax(self.logits)
-        return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
-
-    def entropy(self) -> jax.Array:
-        """Entropy in nats: float32 `(...)`."""
-        log_probs = jax.nn.log_softmax(self.logits)
-        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+_LOG_STD_RANGE = (-20.0, 2.0)
+"""Of the squashed policy, before it is squashed; keeps its density finite."""
 
 
 class MLP(nn.Module):
@@ -64,33 +45,94 @@ class MLP(nn.Module):
 
 
 class ActorCritic:
-    """A policy and a value function that share no weights.
+    """A policy and a value function that share no weights: the network of PPO.
 
     Args:
-        num_actions: Number of discrete actions.
+        actions: What actions the policy gives. Discrete ones come from a `Categorical`, continuous
+            ones from a `Gaussian` whose spread is learned but doesn't depend on the observation.
         hidden_sizes: Units of each hidden layer of either network.
         activation: Nonlinearity of the hidden layers.
     """
 
     def __init__(
-        self, num_actions: int, hidden_sizes: tuple[int, ...], activation: Activation
+        self,
+        actions: DiscreteActions | ContinuousActions,
+        hidden_sizes: tuple[int, ...],
+        activation: Activation,
     ) -> None:
-        # So small a gain makes the first policy nearly uniform.
-        self._actor = MLP(hidden_sizes, num_actions, 0.01, activation)
+        self._actions = actions
+        size = actions.num if isinstance(actions, DiscreteActions) else actions.size
+        # So small a gain makes the first policy nearly the same for all observations.
+        self._actor = MLP(hidden_sizes, size, 0.01, activation)
         self._critic = MLP(hidden_sizes, 1, 1.0, activation)
 
     def init(self, key: jax.Array, obs: jax.Array) -> Params:
         """Draw the parameters for observations shaped like `obs`, `(..., obs_size)`."""
         actor_key, critic_key = jax.random.split(key)
-        return {
+        params: Params = {
             "actor": self._actor.init(actor_key, obs),
             "critic": self._critic.init(critic_key, obs),
         }
+        if isinstance(self._actions, ContinuousActions):
+            params["log_std"] = jnp.zeros(self._actions.size)
+        return params
 
-    def policy(self, params: Params, obs: jax.Array) -> Categorical:
+    def policy(self, params: Params, obs: jax.Array) -> Categorical | Gaussian:
         """The distribution over actions for observations `(..., obs_size)`."""
-        return Categorical(cast("jax.Array", self._actor.apply(params["actor"], obs)))
+        output = cast("jax.Array", self._actor.apply(params["actor"], obs))
+        if isinstance(self._actions, DiscreteActions):
+            return Categorical(output)
+        return Gaussian(output, params["log_std"])
 
     def value(self, params: Params, obs: jax.Array) -> jax.Array:
         """The expected discounted return from observations `(..., obs_size)`: float32 `(...)`."""
         return cast("jax.Array", self._critic.apply(params["critic"], obs))[..., 0]
+
+
+class SquashedActor:
+    """A policy over actions whose components lie within (-1, 1): the actor of SAC.
+
+    Args:
+        action_size: Components of an action.
+        hidden_sizes: Units of each hidden layer.
+        activation: Nonlinearity of the hidden layers.
+    """
+
+    def __init__(
+        self, action_size: int, hidden_sizes: tuple[int, ...], activation: Activation
+    ) -> None:
+        self._network = MLP(hidden_sizes, 2 * action_size, 0.01, activation)
+
+    def init(self, key: jax.Array, obs: jax.Array) -> Params:
+        """Draw the parameters for observations shaped like `obs`, `(..., obs_size)`."""
+        return cast("Params", self._network.init(key, obs))
+
+    def policy(self, params: Params, obs: jax.Array) -> TanhGaussian:
+        """The distribution over actions for observations `(..., obs_size)`."""
+        output = cast("jax.Array", self._network.apply(params, obs))
+        mean, log_std = jnp.split(output, 2, axis=-1)
+        return TanhGaussian(mean, jnp.clip(log_std, *_LOG_STD_RANGE))
+
+
+class TwinCritic:
+    """Two action values that share no weights: the critic of SAC.
+
+    Args:
+        hidden_sizes: Units of each hidden layer of either.
+        activation: Nonlinearity of the hidden layers.
+    """
+
+    def __init__(self, hidden_sizes: tuple[int, ...], activation: Activation) -> None:
+        self._network = MLP(hidden_sizes, 1, 1.0, activation)
+
+    def init(self, key: jax.Array, obs: jax.Array, action: jax.Array) -> Params:
+        """Draw the parameters for rows shaped like `obs` and `action`, `(..., size)`."""
+        x = jnp.concatenate([obs, action], axis=-1)
+        keys = jax.random.split(key)
+        return {name: self._network.init(key, x) for name, key in zip("12", keys, strict=True)}
+
+    def values(self, params: Params, obs: jax.Array, action: jax.Array) -> jax.Array:
+        """The values of actions `(..., action_size)`, as each sees it: float32 `(..., 2)`."""
+        x = jnp.concatenate([obs, action], axis=-1)
+        values = [cast("jax.Array", self._network.apply(params[name], x)) for name in "12"]
+        return jnp.concatenate(values, axis=-1)

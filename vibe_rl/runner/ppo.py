@@ -6,7 +6,7 @@ Using Generalized Advantage Estimation* (arXiv:1506.02438), below "GAE".
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import optax
 from vibe_rl.metrics import LogBackend
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.compiled import Algorithm
-from vibe_rl.runner.environment import DiscreteActions, Outcome, VectorEnv, check_actions, make_env
+from vibe_rl.runner.environment import ContinuousActions, Outcome, VectorEnv, make_env
 from vibe_rl.runner.episodes import RecentEpisodes
 from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import ActorCritic, Params
@@ -125,8 +125,7 @@ def train_ppo(
 
     Raises:
         TypeError: If `config` is no `PPOConfig`, or `run_dir` no `RunDir`.
-        ValueError: If the environment is unknown or its actions are not discrete, or if there are
-            backends but no run directory.
+        ValueError: If the environment is unknown, or if there are backends but no run directory.
 
     Example:
         >>> run = RunDir("ppo_cartpole")
@@ -135,7 +134,6 @@ def train_ppo(
     if not isinstance(config, PPOConfig):
         raise TypeError(f"config is a PPOConfig, not {config!r}")
     envs = make_env(config.env_id if env is None else env, config.num_envs)
-    check_actions("PPO", envs, takes="discrete")
     return run_loop(
         Algorithm(init_train_state, train_chunk, act),
         config,
@@ -158,8 +156,7 @@ def init_train_state(config: PPOConfig, env: VectorEnv, key: jax.Array) -> Train
 
 def make_network(config: PPOConfig, env: VectorEnv) -> ActorCritic:
     """The network that `TrainState.params` belong to."""
-    num_actions = cast("DiscreteActions", env.actions).num
-    return ActorCritic(num_actions, config.hidden_sizes, config.activation)
+    return ActorCritic(env.actions, config.hidden_sizes, config.activation)
 
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
@@ -190,7 +187,13 @@ def train_chunk(
 
 def act(config: PPOConfig, env: VectorEnv, state: TrainState, obs: jax.Array) -> jax.Array:
     """The most likely action for each observation."""
-    return jnp.argmax(make_network(config, env).policy(state.params, obs).logits, axis=-1)
+    policy = make_network(config, env).policy(state.params, obs)
+    return in_units_of(env, policy.mode())
+
+
+def in_units_of(env: VectorEnv, action: jax.Array) -> jax.Array:
+    """The actions as the environments take them: those of the policy lie about [-1, 1]."""
+    return env.actions.scale(action) if isinstance(env.actions, ContinuousActions) else action
 
 
 def collect(config: PPOConfig, env: VectorEnv, state: TrainState) -> tuple[TrainState, Transition]:
@@ -201,7 +204,7 @@ def collect(config: PPOConfig, env: VectorEnv, state: TrainState) -> tuple[Train
         key, action_key, env_key = jax.random.split(state.key, 3)
         policy = network.policy(state.params, state.obs)
         action = policy.sample(action_key)
-        obs, env_state, outcome = env.step(env_key, state.env_state, action)
+        obs, env_state, outcome = env.step(env_key, state.env_state, in_units_of(env, action))
         transition = Transition(state.obs, action, policy.log_prob(action), outcome)
         return state._replace(obs=obs, env_state=env_state, key=key), transition
 
