@@ -196,6 +196,25 @@ def test_flush_and_close_say_when_time_was_too_short(path, caplog):
     gate.set()
 
 
+def test_a_later_close_finishes_what_one_had_no_time_for(path, caplog):
+    logger, gate = MetricsLogger(path), threading.Event()
+    append = logger._file.append
+
+    def stalls(data):
+        gate.wait()
+        return append(data)
+
+    logger._writer._append = stalls
+    logger.write({"loss": 1})
+    assert not logger.close(timeout=0.2)
+    assert "1 records were not written in time" in caplog.text
+    gate.set()
+    assert logger.close()
+    assert len(read_metrics(path)) == 1
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def test_a_backend_gets_every_record_in_order_as_it_reads_back(path):
     backend = Recorder()
     with MetricsLogger(path, [backend]) as logger:

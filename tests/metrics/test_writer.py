@@ -332,6 +332,32 @@ def test_a_put_that_close_overtook_is_refused(start, disk):
         put(writer, [7])
 
 
+class Broken:
+    """A block that can't be made lines of."""
+
+    records = 3
+
+    def __len__(self):
+        return 30
+
+    def lines(self):
+        raise ZeroDivisionError
+
+
+def test_a_block_that_raises_is_counted_and_the_thread_goes_on(start, disk, caplog):
+    writer = start()
+    for _ in range(2):
+        put(writer, [1])
+        writer.put_block(Broken())
+        put(writer, [2])
+        writer.flush()
+        writer.put_block(Broken())
+        writer.flush()
+    assert disk.numbers == [1, 2, 1, 2]
+    assert (writer.written, writer.queued, writer.dropped) == (4, 0, 12)
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+
 def test_on_append_follows_the_lines(start, disk):
     seen = []
     writer = start(on_append=lambda: seen.append(len(disk.numbers)))

@@ -251,7 +251,8 @@ class MetricsLogger(LogsInsideJit):
     def close(self, timeout: float | None = None) -> bool:
         """Write out and deliver everything, close the backends, and give the file free.
 
-        Closing again does nothing; `write()` from now on raises `ValueError`.
+        Closing again does nothing, unless time ran out before all was in the file: then it goes on
+        with that. `write()` from now on raises `ValueError`.
 
         Args:
             timeout: The most seconds to wait. None waits as long as it takes, except for a backend
@@ -280,7 +281,9 @@ class MetricsLogger(LogsInsideJit):
         return LoggerStats(
             written=writer.written,
             queued=writer.queued + (self._deferred.queued if self._deferred else 0),
-            dropped=writer.dropped + (self._deferred.lost if self._deferred else 0),
+            dropped=writer.dropped
+            + self._arrivals.lost
+            + (self._deferred.lost if self._deferred else 0),
             late=self._arrivals.late,
             high_water=writer.high_water,
             backends=self._feeds.stats,
@@ -334,19 +337,20 @@ class MetricsLogger(LogsInsideJit):
         except OSError as error:
             lost = error
         delivered = self._feeds.deliver(deadline, close=True, how=how)
-        if landed or lost:
-            self._file.close(how)
-        else:
-            _log.error("%s: %d records were not written in time", self.path, self._writer.queued)
         while self._unused:
             self._unused.pop().close()
-        self._outcome = landed and delivered and arrived and read
+        complete = landed and delivered and arrived and read
+        if landed or lost:
+            self._file.close(how)
+            self._outcome = complete
+        else:  # until another close() finds them written
+            _log.error("%s: %d records were not written in time", self.path, self._writer.queued)
         atexit.unregister(self._close)
         if lost:
             raise lost
         if self._deferred is not None:
             self._deferred.raise_error()
-        return self._outcome
+        return complete
 
     def _log_arrived(self, message: Message, words: Words, records: int) -> None:
         """Log what a compiled function sends: at once, for what `defer` holds may be its result."""

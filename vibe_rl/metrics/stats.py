@@ -14,8 +14,9 @@ class LoggerStats:
     Attributes:
         written: Records that this logger has put in the file.
         queued: Records accepted, but not yet in the file.
-        dropped: Records given up because the queue was full, or, with `defer`, because their values
-            were gone before they were read.
+        dropped: Records given up because the queue was full; because, with `defer`, their values
+            were gone before they were read; or because what a compiled function sent could not be
+            read.
         late: Records that came from a compiled function after `close()`, and are not logged.
         high_water: The most records that ever waited in the queue at a time.
         backends: How far each backend is, by name.

@@ -7,8 +7,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
+from vibe_rl.metrics.items import Block, LinesOf, count, records_of
 from vibe_rl.metrics.threads import Alarm, BackgroundThread
 
 _log = logging.getLogger("vibe_rl")
@@ -30,22 +31,6 @@ _IDLE_S = 0.1
 _CLOSE_PATIENCE_S = 2.0
 
 
-class Block(Protocol):
-    """Several records as one item of the queue; the writer's thread makes their lines.
-
-    Attributes:
-        records: How many records.
-    """
-
-    records: int
-
-    def __len__(self) -> int:
-        """The most bytes that its lines can take."""
-
-    def lines(self) -> bytes:
-        """The records' lines."""
-
-
 class Writer:
     """Takes encoded lines from any thread, and appends them to a file from a thread of its own.
 
@@ -64,7 +49,6 @@ class Writer:
 
     Attributes:
         written: Lines that this writer has put in the file.
-        dropped: Lines given up because there was no room.
         high_water: The most lines that ever waited at a time.
     """
 
@@ -90,7 +74,9 @@ class Writer:
         self._thread.start()
 
     def _reset(self) -> None:
-        self.written = self.dropped = self.high_water = 0
+        self.written = self.high_water = 0
+        self._given_up = 0  # for want of room
+        self._lines_of = LinesOf()
         self._queue: deque[bytes | Block] = deque()
         # Slots that long lines and blocks take, and records that blocks hold, beyond one an item;
         # changed under the lock.
@@ -149,6 +135,11 @@ class Writer:
         """Lines accepted, but not yet in the file."""
         return len(self._queue) + self._folded + self._unlanded_lines
 
+    @property
+    def dropped(self) -> int:
+        """Lines given up because there was no room, or because they could not be made."""
+        return self._given_up + self._lines_of.lost
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every line put before is in the file; False if `timeout` seconds were too few.
 
@@ -198,7 +189,7 @@ class Writer:
         return True
 
     def _put_with_care(self, item: bytes | Block) -> None:
-        slots, records = self._slots(item), _records(item)
+        slots, records = self._slots(item), records_of(item)
         if self._is_full(slots) and not self._warned:
             self._warned = True
             consequence = {
@@ -211,11 +202,11 @@ class Writer:
         with self._changed:
             while self._is_full(slots) and not self._closed:
                 if self._overflow == "drop_newest":
-                    self.dropped += records
+                    self._given_up += records
                     return
                 if self._overflow == "drop_oldest":
-                    dropped = _count(*self._take(1))
-                    self.dropped += dropped
+                    dropped = count(*self._take(1))
+                    self._given_up += dropped
                 elif self._draining or isinstance(threading.current_thread(), BackgroundThread):
                     break
                 elif self._thread is None:
@@ -259,7 +250,7 @@ class Writer:
             self._draining = False
 
     def _slots(self, item: bytes | Block) -> int:
-        return max(-(-len(item) // self._slot), _records(item))
+        return max(-(-len(item) // self._slot), records_of(item))
 
     def _is_full(self, slots: int) -> bool:
         waiting = len(self._queue)
@@ -319,13 +310,16 @@ class Writer:
         while self._unlanded_lines or waiting > 0:
             if not self._unlanded_lines:
                 items, blocks = self._take(min(waiting, _BURST_LINES))
-                self._unlanded_lines = _count(items, blocks)
+                self._unlanded_lines = count(items, blocks)
                 if not items:
                     break  # put() dropped them
                 waiting -= len(items)
+                before = self._lines_of.lost
                 # Without blocks, these are lines already.
-                lines = map(_lines, items) if blocks else items
+                lines = map(self._lines_of, items) if blocks else items
                 self._unlanded = memoryview(b"".join(lines))  # type: ignore[arg-type]
+                self._unlanded_lines -= self._lines_of.lost - before
+                continue  # there may be nothing left to append
             try:
                 done = self._append(self._unlanded)
             except OSError as error:
@@ -360,7 +354,7 @@ class Writer:
         extra = sum(self._slots(item) - 1 for item in items) if self._extra else 0
         with self._changed:
             self._extra -= extra
-            self._folded -= _count(items, blocks) - len(items)
+            self._folded -= count(items, blocks) - len(items)
             self._changed.notify_all()
         return items, blocks
 
@@ -373,16 +367,3 @@ class Writer:
         rest_lines = bytes(rest).count(b"\n")
         self.written += self._unlanded_lines - rest_lines
         self._unlanded, self._unlanded_lines = rest, rest_lines
-
-
-def _records(item: bytes | Block) -> int:
-    return 1 if isinstance(item, bytes) else item.records
-
-
-def _lines(item: bytes | Block) -> bytes:
-    return item if isinstance(item, bytes) else item.lines()
-
-
-def _count(items: list[bytes | Block], blocks: list[Block]) -> int:
-    """How many records these items hold, of which those are blocks."""
-    return len(items) + sum(block.records - 1 for block in blocks)

@@ -147,15 +147,25 @@ def test_errors_of_other_callbacks_stay_with_their_owner(path, gate):
 def test_a_callback_never_raises_into_the_computation(path, caplog, monkeypatch):
     with MetricsLogger(path) as logger:
         f = emitting(logger)
-        monkeypatch.setattr("vibe_rl.metrics.logger.Unread", lambda *args: 1 / 0)
+        monkeypatch.setattr("vibe_rl.metrics.intake.Unread", lambda *args: 1 / 0)
         f(jnp.float32(0))
         jax.effects_barrier()
         monkeypatch.undo()
         f(jnp.float32(0))
     assert len(read_metrics(path)) == RECORDS
+    assert logger.stats.dropped == RECORDS
     (error,) = caplog.records
     assert "are lost" in error.getMessage()
     assert error.exc_info[0] is ZeroDivisionError
+
+
+def test_with_a_jax_that_keeps_its_state_elsewhere_nothing_is_lost_either(path, monkeypatch):
+    monkeypatch.setattr("vibe_rl.metrics.jit.arrivals._private", lambda module, name: None)
+    with MetricsLogger(path) as logger:
+        logger.emit({"where": "outside"})
+        emitting(logger)(jnp.float32(0))
+        assert logger.flush()
+        assert len(read_metrics(path)) == 1 + RECORDS
 
 
 def test_a_compiled_function_keeps_no_logger_and_a_logger_no_function(path):

@@ -367,6 +367,39 @@ def test_rate_needs_a_step_and_leaves_a_field_of_its_name(path):
     assert [record["rate"] for record in logged(path)] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"f": lambda carry, _: carry}, TypeError, r"f returns a pair, \(carry, y\), not "),
+        ({"lane": 3}, TypeError, r"lane is the name of a field, not 3"),
+        ({"f": lambda carry, _: (carry, {}), "step": None}, ValueError, r"nothing to log"),
+        ({"every": True}, ValueError, r"every is a number of iterations, at least 1, not True"),
+    ],
+)
+def test_scan_refuses_at_the_call(path, settings, kind, message):
+    settings = {"f": lambda carry, _: (carry, {"c": carry}), **settings}
+    with MetricsLogger(path) as logger, pytest.raises(kind, match=message):
+        logger.scan(init=0, length=4, **settings)
+
+
+def test_integers_of_numpy_are_integers(path):
+    with MetricsLogger(path, queue_size=np.int64(64), defer=np.int32(1)) as logger:
+        logger.scan(lambda c, _: (c, {"c": c}), 0, length=4, every=np.int64(2))
+        logger.emit({"step": 4, "c": 0}, every=np.int64(4))
+    assert [record["step"] for record in logged(path)] == [0, 1, 2, 3, 4]
+
+
+def test_the_step_takes_no_memory_that_grows_with_the_scan(path):
+    with MetricsLogger(path) as logger:
+
+        def train(value):
+            scan = functools.partial(logger.scan, every=100, collect=False)
+            return scan(lambda c, _: (c + 1, {"c": c}), value, length=1_000_000)
+
+        memory = jax.jit(train).lower(0).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 500_000
+
+
 def test_scans_inside_scans_both_log(path):
     with MetricsLogger(path) as logger:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -34,18 +35,18 @@ class Arrivals:
 
     Attributes:
         late: Records that arrived after the logger was closed, and are not logged.
+        lost: Records that could not be read, or logged.
         traced: Whether any function was traced that logs here.
         chunks: What `scan` has made of functions, for as long as they live.
     """
 
     def __init__(self, path: Path, log: Callable[[Message, Words, int], None]) -> None:
-        self.late = 0
+        self.late = self.lost = 0
         self.traced = False
         self.chunks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._path = path
         self._log = weakref.WeakMethod(log)
         self._closed = False
-        self._failed = False
         self._alive = time.monotonic()
         self._lock = threading.Lock()
 
@@ -57,7 +58,7 @@ class Arrivals:
             pieces: The words: arrays of JAX, but a JAX operation in a callback can deadlock.
         """
         self._alive = time.monotonic()
-        records = 0
+        records = message.most
         try:
             # Copied, for it is JAX's.
             words = np.array(pieces[0]) if len(pieces) == 1 else np.concatenate(pieces)
@@ -70,11 +71,8 @@ class Arrivals:
         except Exception as error:  # noqa: BLE001 - see above
             if self._closed:
                 self._count_late(records)
-            elif not self._failed:
-                self._failed = True
-                _log.error(
-                    "%s: records from a compiled function are lost", self._path, exc_info=error
-                )
+            else:
+                self._count_lost(records, error)
 
     def check_open(self) -> None:
         """Raise if a function is traced too late."""
@@ -98,6 +96,10 @@ class Arrivals:
             Whether they have all arrived.
         """
         tokens = _tokens() if self.traced else []
+        if tokens is None:
+            with contextlib.suppress(Exception):  # of callbacks that aren't ours
+                sys.modules["jax"].effects_barrier()
+            return True
         if not tokens:
             return True
         finished = threading.Event()
@@ -126,6 +128,17 @@ class Arrivals:
                 )
                 return False
 
+    def _count_lost(self, records: int, error: Exception) -> None:
+        with self._lock:
+            first = not self.lost
+            self.lost += records
+        if first:
+            _log.error(
+                "%s: records from a compiled function are lost; further ones are only counted",
+                self._path,
+                exc_info=error,
+            )
+
     def _count_late(self, records: int) -> None:
         with self._lock:
             first = records and not self.late
@@ -144,16 +157,28 @@ def is_tracing() -> bool:
     """Whether JAX is tracing or transforming a function on this thread."""
     # Private, and without a public counterpart: that a value is no tracer doesn't tell, for a
     # record inside jit may hold constants only.
-    core = sys.modules.get("jax._src.core")
-    return core is not None and not core.trace_state_clean()
+    is_clean = _private("core", "trace_state_clean")
+    if is_clean is not None:
+        return not is_clean()
+    # Next best: what becomes of a constant. It misses `grad` and `vmap` outside of `jit`.
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(jax.numpy.add(0, 0), jax.core.Tracer)
 
 
-def _tokens() -> list[Any]:
-    """What JAX keeps for the computations with callbacks that this thread has dispatched."""
+def _tokens() -> list[Any] | None:
+    """What JAX keeps for the computations with callbacks that this thread has dispatched.
+
+    None if this version of JAX keeps it elsewhere.
+    """
     # Private: the public `jax.effects_barrier()` has no time-out, raises the errors of other
     # callbacks, and called on another thread waits for nothing.
-    dispatch = sys.modules.get("jax._src.dispatch")
-    if dispatch is None:
-        return []
-    tokens = dispatch.runtime_tokens
-    return [*tokens.current_tokens.values(), *tokens.output_runtime_tokens.values()]
+    tokens = _private("dispatch", "runtime_tokens")
+    try:
+        return [*tokens.current_tokens.values(), *tokens.output_runtime_tokens.values()]
+    except AttributeError:
+        return None
+
+
+def _private(module: str, name: str) -> Any:
+    """What one of JAX's own modules calls so; None if there is no such thing."""
+    return getattr(sys.modules.get(f"jax._src.{module}"), name, None)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vibe_rl.metrics.jit.arrivals import Arrivals, is_tracing
 from vibe_rl.metrics.jit.packing import Packed
+from vibe_rl.metrics.settings import count
 
 Carry = TypeVar("Carry")
 
@@ -82,6 +83,7 @@ class LogsInsideJit(abc.ABC):
             [0, 10, 20]
         """
         _check_record(record, has_step=step is not None or every is not None)
+        _check_lane(lane)
         due = _is_due(record, every=every, step=step, where=where)
         if step is not None:
             record = {"step": step, **record}
@@ -164,6 +166,7 @@ class LogsInsideJit(abc.ABC):
         from vibe_rl.metrics.jit import tracing  # noqa: PLC0415 - imports jax
 
         self._arrivals.check_open()
+        _check_lane(lane)
         if step is not None:
             _check_step(step)
         return tracing.scan(
@@ -172,7 +175,7 @@ class LogsInsideJit(abc.ABC):
             init,
             xs,
             length,
-            every=every,
+            every=count("every", every, "iterations"),
             start=0 if step is None else step,
             how=tracing.Scanning(reverse, unroll, lane, metrics, collect, step is not None, rate),
         )
@@ -192,8 +195,7 @@ def _is_due(record: Mapping[str, Any], *, every: int | None, step: Any, where: A
         raise TypeError(f"where is one boolean, not {where!r:.99}")
     if every is None:
         return True if where is None else where
-    if type(every) is not int or every < 1:
-        raise ValueError(f"every is a number of steps, at least 1, not {every!r}")
+    every = count("every", every, "steps")
     if step is None:
         step = record.get("step")
     if step is None:
@@ -201,6 +203,11 @@ def _is_due(record: Mapping[str, Any], *, every: int | None, step: Any, where: A
     _check_step(step)
     on_step = step % every == 0
     return on_step if where is None else where & on_step
+
+
+def _check_lane(lane: Any) -> None:
+    if not isinstance(lane, str):
+        raise TypeError(f"lane is the name of a field, not {lane!r:.99}")
 
 
 def _check_step(step: Any) -> None:

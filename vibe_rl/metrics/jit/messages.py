@@ -40,6 +40,7 @@ class Message:
     Attributes:
         is_record: Whether it holds one record, not columns.
         is_quick: Whether it is so little that the writer's thread may read it.
+        most: How many records it holds if all are due.
         line_size: The most bytes that a record's line can take.
 
     Raises:
@@ -67,18 +68,19 @@ class Message:
         self._lane = lane
         self._rows = rows
         self._reverse = reverse
-        self._records = math.prod(shape[:-1]) * (1 if rows is None else rows)
+        self.most = math.prod(shape[:-1]) * (1 if rows is None else rows)
         self._is_due = is_due or self.is_record
         self._rate = rate
         # Now, for the writer's thread has nobody to tell what is wrong with a record.
         sample = self.lines(np.ones(math.prod(shape), np.uint32), lambda _: None)
-        # A number has at most 24 characters, and two fields are to come.
-        self.line_size = (len(sample) + 24 * math.prod(shape)) // max(self._records, 1) + 99
+        # A number has at most 24 characters, or its name a second time for what it is instead; and
+        # three fields are to come.
+        self.line_size = (2 * len(sample) + 24 * math.prod(shape)) // max(self.most, 1) + 99
 
     def count(self, words: Words) -> int:
         """How many records these words hold."""
         if self._is_due:
-            return self._records
+            return self.most
         due = np.count_nonzero(words.reshape(self._shape)[..., 0])
         return int(due) * (1 if self._rows is None else self._rows)
 
@@ -152,7 +154,7 @@ class Rate:
 
 
 class Unread:
-    """What one callback has brought, as an item of the writer's queue: see `writer.Block`.
+    """What one callback has brought, as an item of the writer's queue: see `items.Block`.
 
     Attributes:
         records: How many records it holds.

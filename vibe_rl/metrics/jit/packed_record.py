@@ -16,7 +16,7 @@ Label = Callable[[dict[str, Any]], None]
 
 
 class PackedRecord:
-    """One record as an item of the writer's queue: see `writer.Block`.
+    """One record as an item of the writer's queue: see `items.Block`.
 
     The words are a snapshot as small as any, and their types were checked when they were packed, so
     that there is nothing left that the caller has to do, or could be told.

@@ -58,37 +58,39 @@ def scan(
     how: Scanning,
 ) -> tuple[Carry, Any]:
     """Scan in chunks of `every` iterations, each of which sends its records in one callback."""
-    if type(every) is not int or every < 1:
-        raise ValueError(f"every is a number of iterations, at least 1, not {every!r}")
     lengths = {np.shape(x)[0] if np.shape(x) else None for x in jax.tree.leaves(xs)}
     lengths |= {length} - {None}
     if len(lengths) != 1 or not (total := lengths.pop()):
         # No iteration, or a mistake that lax.scan explains.
         carry, ys = jax.lax.scan(f, init, xs, length, how.reverse, how.unroll)
         return carry, ys if how.collect else None
-    inputs = (_count_from(start, total), xs)
+    first = _first_step(start, total)
     chunk = _chunk(arrivals, f, how)
 
-    def run(carry: Carry, rows: slice, size: int) -> tuple[Carry, Any]:
-        chunks = jax.tree.map(lambda x: x[rows].reshape(-1, size, *x.shape[1:]), inputs)
-        carry, ys = jax.lax.scan(chunk, carry, chunks, reverse=how.reverse)
-        return carry, jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), ys)
+    def run(carry: Carry, row: int, chunks: int, size: int) -> tuple[Carry, Any]:
+        def cut(x: Any) -> Any:
+            return x[row : row + chunks * size].reshape(chunks, size, *x.shape[1:])
+
+        # The second tells a chunk its length, without a byte of memory.
+        starts = first + row + size * jnp.arange(chunks, dtype=first.dtype)
+        inputs = (starts, jnp.zeros((chunks, size, 0)), jax.tree.map(cut, xs))
+        carry, ys = jax.lax.scan(chunk, carry, inputs, reverse=how.reverse)
+        return carry, jax.tree.map(lambda y: y.reshape(chunks * size, *y.shape[2:]), ys)
 
     # The rest, fewer than `every` iterations, comes last in the direction of the scan.
-    rest = total % every
+    chunks, rest = divmod(total, every)
     if not rest:
-        return run(init, slice(None), every)
-    if total < every:
-        return run(init, slice(None), rest)
-    whole = slice(rest, None) if how.reverse else slice(total - rest)
-    carry, ys = run(init, whole, every)
-    carry, last = run(carry, slice(rest) if how.reverse else slice(total - rest, None), rest)
+        return run(init, 0, chunks, every)
+    if not chunks:
+        return run(init, 0, 1, rest)
+    carry, ys = run(init, rest if how.reverse else 0, chunks, every)
+    carry, last = run(carry, 0 if how.reverse else total - rest, 1, rest)
     parts = (last, ys) if how.reverse else (ys, last)
     return carry, jax.tree.map(lambda *ys: jnp.concatenate(ys), *parts)
 
 
-def _count_from(start: Any, total: int) -> jax.Array:
-    """So many steps from `start`, in a type of at least 32 bits; of 64 only if JAX has these."""
+def _first_step(start: Any, total: int) -> jax.Array:
+    """The first of so many steps, in a type of at least 32 bits; of 64 only if JAX has these."""
     dtype = jax.dtypes.canonicalize_dtype(getattr(start, "dtype", np.int64))
     if dtype.itemsize < 4:
         dtype = np.dtype(np.int32)
@@ -99,7 +101,7 @@ def _count_from(start: Any, total: int) -> jax.Array:
                 f"step={start}: {total} steps from there don't fit {dtype.name}"
                 + ("" if dtype.itemsize > 4 else "; jax_enable_x64 allows 64 bits")
             )
-    return jnp.asarray(start, dtype) + jnp.arange(total, dtype=dtype)
+    return jnp.asarray(start, dtype)
 
 
 def _chunk(arrivals: Arrivals, f: Callable[..., Any], how: Scanning) -> Callable[..., Any]:
@@ -125,24 +127,29 @@ def _make_chunk(
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     rate = None if how.rate is None else Rate(how.rate)
 
-    def chunk(carry: Any, inputs: tuple[jax.Array, Any]) -> tuple[Any, Any]:
+    def chunk(carry: Any, inputs: tuple[jax.Array, jax.Array, Any]) -> tuple[Any, Any]:
         f = get_f()
 
         def iteration(carry: Any, x: Any) -> tuple[Any, Any]:
-            carry, y = f(carry, x)
+            result = f(carry, x)
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise TypeError(f"f returns a pair, (carry, y), not {result!r:.99}")
+            carry, y = result
             metrics = y if how.metrics is None else how.metrics(y)
             _check_scalars(metrics)
             return carry, (y if how.collect and how.metrics else None, metrics)
 
-        steps, xs = inputs
-        carry, (ys, metrics) = jax.lax.scan(
-            iteration, carry, xs, len(steps), how.reverse, how.unroll
-        )
+        first, rows, xs = inputs
+        size = len(rows)
+        carry, (ys, metrics) = jax.lax.scan(iteration, carry, xs, size, how.reverse, how.unroll)
+        steps = first + jnp.arange(size, dtype=first.dtype)
         # With a number from each iteration in it, JAX can't move the callback out of the loop.
         named = {"step": steps, **metrics} if how.numbered else metrics
+        if not named:
+            raise ValueError("there is nothing to log: no y has a metric, and step is None")
         if rate and "step" not in named:
             raise ValueError(f"rate={how.rate!r} is how fast 'step' grows, but records have none")
-        _send(arrivals, named, lane=how.lane, rows=len(steps), reverse=how.reverse, rate=rate)
+        _send(arrivals, named, lane=how.lane, rows=size, reverse=how.reverse, rate=rate)
         if not how.collect:
             return carry, None
         return carry, ys if how.metrics else metrics
