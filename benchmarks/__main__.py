@@ -46,7 +46,7 @@ BENCHMARKS = {
 }
 # Those that have nothing to compare with a peer: importing the peers starts threads.
 WITHOUT_PEERS = ("jit", "stall", "read", "growth")
-LIMIT_S = 400
+LIMIT_S = 600
 
 
 def main(argv: Sequence[str] | None = None) -> None:

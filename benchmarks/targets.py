@@ -68,6 +68,7 @@ TARGETS = [
     Target("stalls", "*", OURS, "p99.9, x without", at_most=2),
     Target("throughput", "*", "vibe_rl, write", "records/s", at_least=400_000),
     Target("throughput", "*", "vibe_rl, write_batch", "records/s", at_least=1_500_000),
+    Target("throughput", "growth of the process*", OURS, "MB", at_most=20),
     Target("growth", "metrics a record", "*", "exponent", at_most=1.1),
     *(
         Target("growth", table, "*", "exponent", at_most=0.1)

@@ -26,6 +26,7 @@ from vibe_rl.metrics import MetricsLogger
 NAMES = [f"metric_{index}" for index in range(7)]
 FLOATS = {name: 1 / (index + 3) for index, name in enumerate(NAMES)}
 TABLE = "records of 7 numbers"
+MEMORY = "growth of the process, from the 3rd to the 10th round"
 PIECE = 1 << 20
 PEER_S = 0.5
 
@@ -34,7 +35,8 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
     """Measure ours, by the number of threads, and the peers."""
     records = 2000 if quick else 200_000
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        results = _ours(Path(directory), records, 1 if quick else 5)
+        results = _memory(Path(directory), records // 2)
+        results += _ours(Path(directory), records, 1 if quick else 5)
         for peer in peers:
             try:
                 results.append(_peer(peer, Path(directory), quick=quick))
@@ -56,19 +58,10 @@ def _ours(directory: Path, records: int, rounds: int) -> list[Result]:
     loggers[name] = MetricsLogger(directory / "batch.jsonl")
     counts[name] = records * 10
     cases[name] = functools.partial(_write_batch, loggers[name], counts[name])
-    bytes_a_round = len(loggers) and _bytes_of(directory, records)
-    counts["os.write of the bytes of write"] = records
-    cases["os.write of the bytes of write"] = functools.partial(
-        _os_write, directory / "floor", bytes_a_round
-    )
-    memory: dict[str, list[int]] = {name: [] for name in cases}
-
-    def watched(name: str) -> int:
-        taken = cases[name]()
-        memory[name].append(psutil.Process().memory_info().rss)
-        return taken
-
-    taken = in_turn({name: functools.partial(watched, name) for name in cases}, rounds)
+    floor = "os.write of the bytes of write"
+    counts[floor] = records
+    cases[floor] = functools.partial(_os_write, directory / "floor", _bytes_of(directory, records))
+    taken = in_turn(cases, rounds)
     results = []
     for name, each in taken.items():
         rates = counts[name] / (each / 1e6)
@@ -77,10 +70,23 @@ def _ours(directory: Path, records: int, rounds: int) -> list[Result]:
             loggers[name].close()
             size = loggers[name].path.stat().st_size
             figures["bytes a record"] = Spread.of(size / counts[name] / (rounds + 1))
-        figures["memory, from the 2nd to the last round, MB"] = Spread.of(
-            (memory[name][-1] - memory[name][1]) / 1e6
-        )
         results.append(Result(TABLE, name, figures))
+    return results
+
+
+def _memory(directory: Path, records: int) -> list[Result]:
+    """How the process grows in ten rounds of one logger, once it has had three to grow in."""
+    results = []
+    for name, write in {
+        "vibe_rl, write": lambda logger: _write(logger, records, 1),
+        "vibe_rl, write_batch": lambda logger: _write_batch(logger, records * 2),
+    }.items():
+        with MetricsLogger(directory / f"{name}.jsonl") as logger:
+            sizes = []
+            for _ in range(10):
+                write(logger)
+                sizes.append(psutil.Process().memory_info().rss / 1e6)
+        results.append(Result(MEMORY, name, {"MB": Spread.of(sizes[-1] - max(sizes[:3]))}))
     return results
 
 
