@@ -55,6 +55,16 @@ class Unflushed(FileBackend):
             self._file.flush()
 
 
+class Unflushable:
+    """Has no `flush()` at all."""
+
+    def __init__(self, path): ...
+
+    def log(self, record, step=None): ...
+
+    def close(self): ...
+
+
 class Slow(FileBackend):
     """Takes its time for each record."""
 

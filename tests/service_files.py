@@ -19,8 +19,8 @@ def tensorboard_scalars(log_dir):
 
 
 def wandb_files(directory):
-    """The transaction logs below a directory, oldest first."""
-    return sorted(directory.rglob("*.wandb"), key=lambda file: file.stat().st_mtime_ns)
+    """The transaction logs below a directory, oldest first: their directories are named so."""
+    return sorted(directory.rglob("*.wandb"), key=lambda file: file.parent.name)
 
 
 def wandb_records(file):

@@ -188,16 +188,19 @@ from vibe_rl.metrics import MetricsLogger
 from vibe_rl.metrics.feed import feed
 feed._SAVE_S = 0.5  # in place of 2 s
 logger = MetricsLogger({str(path)!r}, backends=[Kind({str(log)!r}, holds=True)])
-for i in range(300):
+saved = i = 0
+while saved == 0 or i < 300:
     logger.write({{"i": i}})
+    i += 1
     time.sleep(0.01)
+    saved = logger._feeds._feeds[0].saved.ordinal
 os._exit(9)
 """
     status, _, err = run_python(script)
     assert status == 9, err
     saved = json.loads(next(tmp_path.glob("*.cursor.json")).read_bytes())["ordinal"]
     assert len(taken(log)) >= saved > 0
-    write(path, range(300, 310), kind(log))
+    write(path, range(1_000_000, 1_000_010), kind(log))
     assert is_complete(taken(log), [record["i"] for record in read_metrics(path)])
 
 

@@ -162,6 +162,35 @@ def test_a_record_at_fault_is_passed_over_and_counted(path, bad):
 
 
 @pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("bad", [{19}, {18, 19}])
+def test_a_record_at_fault_may_be_the_last_once_somebody_waits(path, bad):
+    backend = Backend(lambda record, n: record["i"] in bad)
+    logger = MetricsLogger(path, [backend])
+    for i in range(20):
+        logger.write({"i": i})
+    assert (logger.flush(), logger.close()) == (True, True)
+    assert logger.stats.backends["Backend"].failed == len(bad)
+    assert sorted(set(backend.numbers)) == [i for i in range(20) if i not in bad]
+
+
+@pytest.mark.usefixtures("hurry")
+def test_the_last_record_waits_while_the_backend_takes_no_other(path):
+    up, down = threading.Event(), threading.Event()
+    backend = Backend(lambda record, n: down.is_set() or (record["i"] == 9 and not up.is_set()))
+    with MetricsLogger(path, [backend]) as logger:
+        for i in range(9):
+            logger.write({"i": i})
+        assert logger.flush()
+        down.set()
+        logger.write({"i": 9})
+        assert logger.flush() is False
+        up.set()
+        down.clear()
+    assert set(backend.numbers) == set(range(10))
+    assert logger.stats.backends["Backend"].failed == 0
+
+
+@pytest.mark.usefixtures("hurry")
 def test_a_backend_that_is_back_gets_all_that_waited(path, caplog):
     backend = Backend(lambda record, n: 5 <= n < 60)
     with MetricsLogger(path, [backend]) as logger:

@@ -15,6 +15,7 @@ import recorders
 from recorders import Complaining, Dying, FileBackend, is_complete, taken
 
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated, read_metrics
+from vibe_rl.metrics.lines import Position
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has /proc")
 
@@ -110,9 +111,49 @@ def test_unknown_attributes_and_methods_are_attribute_errors(log):
     backend = isolated(FileBackend, log)
     with pytest.raises(AttributeError, match="nothing"):
         _ = backend.nothing
-    with pytest.raises(AttributeError, match="flush"):
-        _ = backend.flush
+    with pytest.raises(AttributeError, match="as_posix"):
+        _ = backend.as_posix
     backend.close()
+
+
+def test_flush_is_as_on_a_thread_with_and_without_a_logger(path, log):
+    alone = isolated(FileBackend, log, holds=True)
+    alone.log({"i": 0})
+    assert taken(log) == []
+    alone.flush()
+    assert taken(log) == [0]
+    alone.close()
+    alone.flush()  # nothing is left to flush
+    followed = isolated(FileBackend, log, holds=True)
+    with MetricsLogger(path, [followed]) as logger:
+        logger.write({"i": 1})
+        while logger.stats.queued:
+            time.sleep(0.01)
+        followed.flush()
+        assert taken(log) == [0, 1]
+
+
+def test_a_backend_that_cannot_be_flushed_need_not_be(log):
+    backend = isolated(recorders.Unflushable, log)
+    backend.flush()
+    backend.close()
+
+
+def test_a_process_that_died_while_nobody_waited_answers_when_it_is_back(path, log):
+    backend = isolated(FileBackend, log)
+    with MetricsLogger(path, [backend]):
+        first = backend.pid
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: backend._process.pid != first)
+        assert backend.pid == backend._process.pid
+
+
+def test_a_file_that_cannot_be_followed_is_said_and_ends_nothing_else(path, log, caplog):
+    backend = isolated(FileBackend, log)
+    backend.follow(path, Position(0, 0), name="FileBackend", nth=0)  # there is no such file
+    assert backend.wait(backend.ask(close=True), None) is False
+    assert "can't follow" in caplog.text
+    assert log.with_suffix(".closed").exists()
 
 
 def test_one_isolated_backend_serves_one_logger(tmp_path, log):
@@ -449,6 +490,28 @@ sys.stdin.read()
         assert taken(tmp_path / "backend") == [0]
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+@LINUX
+def test_who_reads_the_trainer_s_output_does_not_wait_for_the_process(tmp_path, python):
+    script = """
+import sys
+sys.path[:] = sys.argv[1:]
+from recorders import Hanging
+from vibe_rl.metrics import MetricsLogger, isolated
+logger = MetricsLogger("metrics.jsonl", [isolated(Hanging, "backend", patience=100)])
+logger.write({"i": 0})
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    trainer = python(script, *sys.path)
+    assert trainer.stdout.readline() == "ready\n", trainer.communicate()
+    left = processes(tmp_path)
+    trainer.kill()
+    trainer.communicate(timeout=60)  # to the end of its output and errors
+    assert processes(tmp_path) == left
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_forgotten_close_delivers_everything(tmp_path, run_python):

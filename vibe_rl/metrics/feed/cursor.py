@@ -89,7 +89,7 @@ class Cursor:
             }
         )
         if os.fstat(self._fd).st_nlink == 0:  # somebody has deleted it
-            before, self._fd = self._fd, self._open()
+            before, self._fd = self._fd, _lock(self._path)
             os.close(before)
         # In place, for a lock doesn't survive a rename. One write of a few hundred bytes that never
         # gets shorter: whenever the process is killed, the file holds the old text or the new.

@@ -26,7 +26,8 @@ class Delivery:
     """Hands lines to a backend, and gets over its errors.
 
     A record that raises is tried again, after growing pauses. If the backend takes a neighbour, the
-    record itself is at fault: it counts as failed, and is passed over. If the backend raises for
+    record itself is at fault: it counts as failed, and is passed over. (The file's last record has
+    no neighbour but the one before, which is tried once somebody waits.) If the backend raises for
     three in a row, it is down: no record is passed over until it is back.
 
     Args:
@@ -35,6 +36,7 @@ class Delivery:
         lines: The lines to deliver.
         times: When the loggers that wrote them were opened.
         pause: Sleeps so many seconds, or less; False ends the tries.
+        is_awaited: Says whether somebody waits for the file's end.
 
     Attributes:
         logged: Records that the backend took.
@@ -47,7 +49,9 @@ class Delivery:
         name: str,
         lines: Lines,
         times: StartTimes,
+        *,
         pause: Callable[[float], bool],
+        is_awaited: Callable[[], bool],
     ) -> None:
         self._log = backend.log
         self._log_at: Callable[..., None] | None = getattr(backend, "log_at", None)
@@ -55,6 +59,9 @@ class Delivery:
         self._lines = lines
         self._times = times
         self._pause = pause
+        self._is_awaited = is_awaited
+        # The latest that the backend took: a `Line`, less what it costs to make one.
+        self._taken_last: tuple[bytes, int, int] | None = None
         self.logged = self.failed = 0
         self._errors: Counter[type[BaseException]] = Counter()
         self._hopeless: set[type[BaseException]] = set()  # errors that no second try has mended
@@ -76,6 +83,7 @@ class Delivery:
                         )
                 elif self._take(record, lines.byte, lines.ordinal):
                     self.logged += 1
+                    self._taken_last = text, lines.byte, lines.ordinal
                 else:
                     yield self._insist(Line(text, lines.byte, lines.ordinal))
                     break  # for it may have got over several
@@ -112,6 +120,7 @@ class Delivery:
 
     def _taken(self, line: Line) -> None:
         self.logged += 1
+        self._taken_last = line
         self._lines.pass_over(line)
 
     def _insist(self, line: Line) -> bool:
@@ -150,20 +159,32 @@ class Delivery:
                 self._pass_over(failed, each)
                 return True
             failed.append(each)
-        return False
+        if len(failed) > _NEIGHBOURS or not self._is_awaited():
+            return False
+        # Nothing follows, and somebody waits: the record before has to do as a neighbour.
+        if self._taken_last is None or not self._try_again(Line(*self._taken_last)):
+            return False
+        for each in failed:
+            if self._try_finally(each):
+                break
+        return True
 
     def _pass_over(self, failed: list[Line], taken: Line) -> None:
         """Pass over the records before one that the backend took."""
         for line in failed:
-            # The backend may be back only since. What follows is then delivered in order, `taken`
-            # a second time.
-            if self._try_again(line):
-                self._taken(line)
-                return
-            self._hopeless.add(self._error)
-            self.failed += 1
-            self._lines.pass_over(line)
+            if self._try_finally(line):
+                return  # what follows is delivered in order, `taken` a second time
         self._taken(taken)
+
+    def _try_finally(self, line: Line) -> bool:
+        """Try a record for the last time, for the backend may be back only now."""
+        if self._try_again(line):
+            self._taken(line)
+            return True
+        self._hopeless.add(self._error)
+        self.failed += 1
+        self._lines.pass_over(line)
+        return False
 
     def _try_again(self, line: Line) -> bool:
         # Decoded anew, for a record is the backend's to change.

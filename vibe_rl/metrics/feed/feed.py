@@ -92,7 +92,14 @@ class Feed(Tickets):
         self._on_settled = on_settled
         self._lines = Lines(path, start)
         self._times = StartTimes(path)
-        self._delivery = Delivery(backend, name, self._lines, self._times, self._pause)
+        self._delivery = Delivery(
+            backend,
+            name,
+            self._lines,
+            self._times,
+            pause=self._pause,
+            is_awaited=lambda: self._waiters > 0,
+        )
         self._alarm = Alarm()
         self._slice_end = 0.0
         self._cursor: Cursor | None = None
@@ -114,7 +121,12 @@ class Feed(Tickets):
     @property
     def stats(self) -> BackendStats:
         """How far the backend is."""
-        behind = self._behind() if self._left is None else self._left
+        behind = self._left
+        if behind is None:
+            try:
+                behind = self._behind()
+            except OSError:  # closed since
+                behind = self._left or 0
         return BackendStats(self._delivery.logged, self._delivery.failed, behind)
 
     @property

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import signal
+import stat
 import sys
 import threading
 import traceback
@@ -19,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.feed import tickets
 from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.isolation.isolated import Status
 from vibe_rl.metrics.isolation.priority import stop_yielding, yield_to_others
+from vibe_rl.metrics.lines import Position
+from vibe_rl.metrics.threads import BackgroundThread
 
 # How often the file is looked at.
 _POLL_S = 0.1
@@ -70,7 +75,7 @@ class Child:
         try:
             while self._serve():
                 self._tell()
-        except (EOFError, OSError):
+        except EOFError:
             return self._end()
         return True
 
@@ -88,34 +93,39 @@ class Child:
 
     def _serve(self) -> bool:
         """Answer one message, or look at the file; False once the backend is closed."""
-        if not self._connection.poll(_POLL_S):
-            self._look_at_file()
-            return True
-        kind, *content = self._connection.recv()
+        try:
+            if not self._connection.poll(_POLL_S):
+                self._look_at_file()
+                return True
+            kind, *content = self._connection.recv()
+        except OSError:  # a connection that breaks, rather than ends
+            raise EOFError from None
         match kind:
             case "follow":
-                self._path, start, name, nth = content
-                self._feed = Feed(
-                    self._backend,
-                    self._path,
-                    start,
-                    name=name,
-                    nth=nth,
-                    paced=False,
-                    on_settled=self._tell,
-                )
+                self._follow(*content)
             case "ask":
                 ticket, close, exit_code = content
                 if self._feed:
                     self._feed.ask(close=close, exit_code=exit_code, ticket=ticket)
                 if close:  # the trainer waits for us
                     stop_yielding(self._session)
-            case "get" | "log" | "close":
+            case "get" | "log" | "flush" | "close":
                 self._answer(kind, *content)
             case "end":
                 self.send("values", public_values(self._backend))
                 return False
         return True
+
+    def _follow(self, path: Path, start: Position, name: str, nth: int) -> None:
+        self._path = path
+        try:
+            self._feed = Feed(
+                self._backend, path, start, name=name, nth=nth, paced=False, on_settled=self._tell
+            )
+        except OSError as error:
+            self.say(logging.ERROR, f"{name} can't follow {path}: {error}")
+            self._close()
+            self.send("status", Status(math.inf, 0.0, 0, 0, start, start))
 
     def _look_at_file(self) -> None:
         with contextlib.suppress(OSError):  # it is gone, or about to be replaced
@@ -129,6 +139,8 @@ class Child:
         try:
             if kind == "log":
                 self._backend.log(*pickle.loads(*content))  # noqa: S301 - from the parent
+            elif kind == "flush":
+                getattr(self._backend, "flush", lambda: None)()
             elif kind == "close":
                 stop_yielding(self._session)
                 self._backend.close()
@@ -159,12 +171,19 @@ class Child:
     def _end(self) -> bool:
         """Deliver what the file holds, for a parent that is gone; False if the backend hangs."""
         self._is_orphan = True
+        _leave_pipes()
         stop_yielding(self._session)
         if self._feed is None:
-            self._backend.close()
-            return True
+            return self._close()
         exit_code = None if self._feed.closing else _CRASHED
         return self._feed.wait(self._feed.ask(close=True, exit_code=exit_code), None)
+
+    def _close(self) -> bool:
+        """Close the backend where no feed does; False if it hangs."""
+        closing = BackgroundThread(self._backend.close, "close")
+        closing.start()
+        closing.join(tickets.PATIENCE_S)
+        return not closing.is_alive()
 
 
 class _ToParent(logging.Handler):
@@ -194,6 +213,16 @@ def public_values(backend: Any) -> dict[str, Any]:
                 if isinstance(value, str | int | float | None):
                     values[name] = value
     return values
+
+
+def _leave_pipes() -> None:
+    """Keep no reader of the trainer's output waiting, such as `tee`, which lives as long as we."""
+    for output in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            if stat.S_ISFIFO(os.fstat(output).st_mode):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, output)
+                os.close(nowhere)
 
 
 def _portable(error: BaseException) -> BaseException:

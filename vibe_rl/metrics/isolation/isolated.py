@@ -136,6 +136,19 @@ class IsolatedBackend(Tickets):
         """
         self._request("log", hostpickle.dumps((record, step)))
 
+    def flush(self) -> None:
+        """Deliver what the logger's file holds by now, and flush the backend if it can be flushed.
+
+        Raises:
+            TimeoutError: If it has not taken everything, and shows no sign of life for 30 s.
+            Exception: Without a logger, what the backend raises.
+        """
+        if self._following:
+            if not self.wait(self.ask(), None):
+                raise TimeoutError(f"{self.name} has not taken everything")
+        elif self._settled < math.inf:
+            self._request("flush")
+
     def close(self) -> None:
         """Deliver what is left, close the backend, and end its process."""
         if self._following:
@@ -270,7 +283,6 @@ class IsolatedBackend(Tickets):
 
     def _start_again(self, code: int) -> bool:
         """Replace a process that died; False if it is given up."""
-        self._answers.put((0, None, _NoAnswerError()))
         status = self._status
         logged, failed = self._before
         # What came after the saved position is delivered again.
@@ -284,10 +296,12 @@ class IsolatedBackend(Tickets):
             time.sleep(_RESTART_S[self._failures])
             self._failures += 1
             try:
-                self._process = self._build()
+                process = self._build()
             except Exception as error:  # noqa: BLE001 - whatever its construction raises now
                 _log.error("%s can't be started again: %s", self.name, error)
                 continue
+            self._answer_nobody()
+            self._process = process
             if self._following:
                 path, _, name, nth = self._following
                 self._process.send("follow", path, status.saved, name, nth)
@@ -300,12 +314,19 @@ class IsolatedBackend(Tickets):
             self._failures,
         )
         self._settle(math.inf, delivered=False)
+        self._answer_nobody()
         return False
+
+    def _answer_nobody(self) -> None:
+        """Let go of who waits for an answer of the process that died."""
+        self._answers.put((0, None, _NoAnswerError()))
 
     def _request(self, kind: str, *content: Any) -> Any:
         with self._requesting:
             self._request_id += 1
             mine, answered = self._request_id, -1
+            while not self._answers.empty():  # nobody has waited for these
+                self._answers.get()
             self._process.send(kind, mine, *content)
             while answered not in (mine, 0):
                 try:

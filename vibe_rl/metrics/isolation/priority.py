@@ -43,8 +43,11 @@ def _set_all(session: int, policy: int, nice: int) -> None:
             if os.getsid(pid) != session:
                 _set_autogroup(pid, nice)
                 for task in Path(f"/proc/{pid}/task").iterdir():
-                    os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
-                    os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+                    # Each for itself: a user may be allowed the one, but not the other.
+                    with contextlib.suppress(OSError):
+                        os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
+                    with contextlib.suppress(OSError):
+                        os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
 
 
 def _set_autogroup(pid: int, nice: int) -> None:
