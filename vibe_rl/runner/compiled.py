@@ -105,7 +105,15 @@ class Compiled:
             intervals = (num_updates, steps)
             if logger is None:
                 return jax.lax.scan(interval, state, intervals)
-            return logger.scan(interval, state, intervals, every=1, step=None, lane="seed")
+            return logger.scan(
+                interval,
+                state,
+                intervals,
+                every=1,
+                step=None,
+                lane="seed",
+                rate="steps_per_second",
+            )
 
         train = jax.jit(self._map(train, in_axes=(0, 0, None, None)))
         return train.lower(state, self._seeds, stretch.num_updates, stretch.step).compile()

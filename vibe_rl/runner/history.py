@@ -39,4 +39,5 @@ class History:
             return None
         arrays = self.arrays()
         mean = arrays["eval_return_mean"].reshape(-1, arrays["eval_step"].shape[-1]).mean(axis=0)
-        return int(arrays["eval_step"][..., np.nanargmax(mean)].flat[0])
+        best = np.argmax(np.where(np.isnan(mean), -np.inf, mean))
+        return int(arrays["eval_step"][..., best].flat[0])

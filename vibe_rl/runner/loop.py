@@ -9,11 +9,12 @@ import numpy as np
 
 from vibe_rl.metrics import LogBackend, MetricsLogger, TrainingProgress
 from vibe_rl.run_dir import RunDir
+from vibe_rl.runner.checkpoints import Checkpoints, Saved
 from vibe_rl.runner.compiled import Algorithm, Compiled
 from vibe_rl.runner.config import TrainConfig
 from vibe_rl.runner.environment import VectorEnv
 from vibe_rl.runner.history import History
-from vibe_rl.runner.schedule import plan
+from vibe_rl.runner.schedule import Stretch, plan
 
 Record = dict[str, Any]
 """What is logged: names to numbers."""
@@ -60,32 +61,45 @@ def run_loop(
         raise ValueError("backends follow the run's metrics file: give a run_dir too")
     config = dataclasses.replace(config, env_id=env.name)
     compiled = Compiled(algorithm, config, env)
-    state, history, done = compiled.init(), History(), 0
+    run = Saved(compiled.init(), 0, History())
     with ExitStack() as stack:
-        logger = None
+        checkpoints = logger = bar = None
         if run_dir is not None:
-            run_dir.save_config(config)
-            logger = stack.enter_context(MetricsLogger(run_dir.log_path(), backends=backends))
-        bar = None
+            checkpoints = stack.enter_context(Checkpoints(run_dir, config))
+            run = checkpoints.restore(run.state) or run
+            # Also without a checkpoint: an attempt may have been killed before its first one.
+            resume_step = run.done * config.steps_per_update
+            logger = MetricsLogger(run_dir.log_path(), backends=backends, resume_step=resume_step)
+            stack.enter_context(logger)
         if progress:
             total = config.num_updates * config.steps_per_update
             bar = stack.enter_context(TrainingProgress(total))
 
-        for stretch in plan(config, done, stop_at_records=callback is not None or progress):
-            state, records = compiled.train(state, stretch, logger)
-            history.add(records)
+        for stretch in plan(config, run.done, stop_at_records=callback is not None or progress):
+            state, records = compiled.train(run.state, stretch, logger)
+            run = Saved(state, stretch.done, run.history)
+            run.history.add(records)
             step = int(stretch.step[-1])
             latest = {name: values[..., -1] for name, values in records.items()}
             if stretch.evaluate:
                 evaluation = compiled.evaluate(state, step)
                 _log(evaluation, logger)
-                history.add_evaluation(evaluation)
+                run.history.add_evaluation(evaluation)
                 latest |= evaluation
+            if checkpoints and logger and _should_save(config, stretch, run.history):
+                logger.flush(backends=False)  # what the run won't log again if it is killed
+                checkpoints.save(run)
             if bar is not None:
                 bar.update(step, {name: np.mean(values) for name, values in latest.items()})
             if callback is not None:
                 callback(step, state, latest)
-    return state, history.arrays()
+    return run.state, run.history.arrays()
+
+
+def _should_save(config: TrainConfig, stretch: Stretch, history: History) -> bool:
+    """When a checkpoint is due; and after the best evaluation so far, so that it has one."""
+    is_best = stretch.evaluate and history.best_step() == int(stretch.step[-1])
+    return config.checkpoint_interval > 0 and (stretch.save or is_best)
 
 
 def _log(record: Record, logger: MetricsLogger | None) -> None:

@@ -1,0 +1,136 @@
+"""A run's checkpoints: all that it needs to go on as if it had never stopped."""
+
+import shutil
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vibe_rl.config_json import decode_config, encode_config
+from vibe_rl.run_dir import RunDir
+from vibe_rl.runner.config import TrainConfig
+from vibe_rl.runner.history import History
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        state: The training state, random keys included.
+        done: Updates that the run has behind it.
+        history: What it has measured.
+    """
+
+    state: Any
+    done: int
+    history: History
+
+
+class Checkpoints:
+    """Saves a run's state in its directory by orbax, and restores it.
+
+    A checkpoint is written beside the training, under another name, and renamed once it is whole: a
+    kill meanwhile leaves the one before. Of the earlier ones, the latest stay, and the one of the
+    best evaluation.
+
+    Args:
+        run_dir: The run's directory.
+        config: The run's settings.
+
+    Raises:
+        ValueError: If the directory holds a run with other settings.
+    """
+
+    def __init__(self, run_dir: RunDir, config: TrainConfig) -> None:
+        self._run_dir = run_dir
+        self._config = config
+        self._history = History()
+        if run_dir.latest_checkpoint() is not None:
+            _check_config(run_dir, config)
+        run_dir.save_config(config)
+        for remains in run_dir.checkpoints.glob("step_*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(remains)  # of a save that was killed
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._finish()
+        self._orbax.close()
+
+    def restore(self, like: Any) -> Saved | None:
+        """Read the latest checkpoint.
+
+        Args:
+            like: A state of the run, whose structure, shapes and devices the one restored has.
+
+        Returns:
+            What it holds; None if there is none.
+        """
+        path = self._run_dir.latest_checkpoint()
+        if path is None:
+            return None
+        restored = self._orbax.restore(
+            path,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
+                history=ocp.args.StandardRestore(),
+            ),
+        )
+        arrays = {name: np.asarray(values) for name, values in restored.history.items()}
+        done = int(arrays.pop("done"))
+        self._history = History(arrays)
+        self._finish()  # what a kill may have left undone
+        return Saved(restored.state, done, History(arrays))
+
+    def save(self, saved: Saved) -> None:
+        """Begin to save a checkpoint; waits only if the one before is not through yet.
+
+        Args:
+            saved: What to save.
+        """
+        self._finish()
+        self._history = History(saved.history.arrays())
+        history = {"done": np.array(saved.done), **self._history.arrays()}
+        self._orbax.save(
+            self._run_dir.checkpoint_dir(saved.done * self._config.steps_per_update),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(saved.state),
+                history=ocp.args.StandardSave(history),
+            ),
+        )
+
+    def _finish(self) -> None:
+        """Wait for what is being saved; then mark the best checkpoint, and delete old ones."""
+        self._orbax.wait_until_finished()
+        best = self._history.best_step()
+        if best is not None and self._run_dir.checkpoint_dir(best).is_dir():
+            self._run_dir.mark_best(best)
+        self._run_dir.cleanup_checkpoints(self._config.keep_checkpoints)
+
+
+def _check_config(run_dir: RunDir, config: TrainConfig) -> None:
+    saved, given = run_dir.load_config(), decode_config(encode_config(config))
+    differing = {name for name in saved.keys() | given.keys() if saved.get(name) != given.get(name)}
+    longer = saved.get("total_timesteps", 0) < config.total_timesteps
+    if longer and config.can_be_extended:
+        differing -= {"total_timesteps"}
+    if differing:
+        changes = ", ".join(
+            f"{name}={saved.get(name)!r}, not {given.get(name)!r}" for name in sorted(differing)
+        )
+        hint = ""
+        if "total_timesteps" in differing and longer:
+            hint = "; its schedules depend on total_timesteps, so it can't be made longer"
+        raise ValueError(
+            f"{run_dir.root} holds a run with {changes}: go on with the same config, or train in"
+            f" a new run directory{hint}"
+        )
