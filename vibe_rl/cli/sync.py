@@ -108,11 +108,11 @@ def _make(to: str, path: Path, options: dict[str, Any]) -> LogBackend:
 
 def _project(path: Path) -> dict[str, str]:
     """The W&B project of the run, if it was logged to one."""
-    from vibe_rl.metrics.feed.cursor import identities  # noqa: PLC0415
+    from vibe_rl.metrics.feed.cursor import saved_positions  # noqa: PLC0415
 
     projects = {
         identity.partition(" ")[2].rpartition("/")[0]
-        for identity in identities(path)
+        for identity in saved_positions(path)
         if identity.startswith("WandbBackend ")
     }
     return {"project": projects.pop()} if len(projects) == 1 else {}

@@ -146,14 +146,13 @@ def is_in_use(path: Path, label: str) -> bool:
     return False
 
 
-def identities(path: Path) -> list[str]:
-    """The backends that have a cursor in a metrics file, as far as their cursors can be read."""
-    found = []
-    for file in _cursor_paths(path):
-        with contextlib.suppress(orjson.JSONDecodeError):
-            saved = orjson.loads(file.read_bytes())
-            if isinstance(saved, dict) and isinstance(saved.get("backend"), str):
-                found.append(saved["backend"])
+def saved_positions(path: Path) -> dict[str, Position]:
+    """How far each backend is in a metrics file, by its identity, as far as cursors can be read."""
+    found = {}
+    for file in sorted(_cursor_paths(path)):
+        text = file.read_bytes()
+        if (saved := _parse(text)) is not None:
+            found[str(orjson.loads(text).get("backend"))] = saved[0]
     return found
 
 

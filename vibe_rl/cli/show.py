@@ -1,0 +1,163 @@
+"""`vibe-rl show`: one run's settings, metrics, backends and alarms."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from vibe_rl.cli.select import LATEST, find_run, run_name
+
+if TYPE_CHECKING:
+    from vibe_rl.cli.summary import BackendProgress, MetricSummary
+    from vibe_rl.cli.table import Cell
+    from vibe_rl.metrics.alarms import Alarm
+    from vibe_rl.metrics.reading.state import RunState
+
+# A file up to this size is read as a whole: a few seconds.
+_MOST_BYTES = 1 << 25
+
+
+def show(
+    run: Annotated[Positional[str], arg(metavar="[RUN]")] = LATEST,
+    *,
+    base_dir: Annotated[str, arg(metavar="DIR")] = "runs",
+    exact: bool = False,
+    json: bool = False,
+) -> None:
+    """Show a run's settings, its metrics in numbers, and how far its backends are.
+
+    Args:
+        run: A path, an id, the beginning of one, or latest.
+        base_dir: The directory of all runs.
+        exact: Read all of a file that is larger than 32 MB; otherwise, least and greatest values
+            are those of a sample. First and last values, and those that are not finite, are exact.
+        json: Print one JSON object.
+    """
+    # Here, because --help shall not wait for NumPy.
+    from vibe_rl.cli.summary import backends, summarise  # noqa: PLC0415
+    from vibe_rl.metrics.alarms import read_alarms  # noqa: PLC0415
+    from vibe_rl.metrics.jsonl import encode  # noqa: PLC0415
+    from vibe_rl.metrics.reading.state import run_state  # noqa: PLC0415
+
+    path = find_run(run, base_dir)
+    config = _config(path)
+    state = run_state(path)
+    metrics, fraction = summarise(path, None if exact else _MOST_BYTES)
+    progress, alarms = backends(path), read_alarms(path)
+    if json:
+        found = {
+            "run": run_name(path),
+            "path": str(path),
+            **asdict(state),
+            "config": config,
+            "fraction": fraction,
+            "metrics": [asdict(metric) for metric in metrics],
+            "backends": [asdict(backend) for backend in progress],
+            "alarms": [asdict(alarm) for alarm in alarms],
+        }
+        sys.stdout.buffer.write(encode(found))
+        return
+    _print_table([[(run_name(path), "bold"), *_state(state)]])
+    _print_section("config", [[name, str(value)] for name, value in _flat(config or {})], "<<")
+    _print_metrics(metrics, fraction)
+    _print_section("backends", [_progress(each, path) for each in progress], "<<")
+    _print_section("alarms", _alarms(alarms), "<<")
+    if not metrics:
+        print(f"vibe-rl: {run_name(path)} has no records yet", file=sys.stderr)
+
+
+def _config(path: Path) -> dict[str, Any] | None:
+    """The run's settings; None if it has saved none that can be read."""
+    from vibe_rl.config_json import decode_config  # noqa: PLC0415 - as above
+
+    try:
+        return decode_config((path / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _state(state: RunState) -> list[Cell]:
+    if state.opened is None:
+        return [("no logger has written it", "dim")]
+    from vibe_rl.cli.text import duration  # noqa: PLC0415 - as above
+
+    colour = {"running": "green", "crashed": "red"}.get(state.state, "")
+    why = ""
+    if state.state == "crashed":
+        why = f" ({state.how or 'it was killed'})"
+    span = duration((state.ended or time.time()) - state.opened)
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.opened))
+    return [(state.state + why, colour), f"started {started}, {span}"]
+
+
+def _print_metrics(metrics: list[MetricSummary], fraction: float) -> None:
+    from vibe_rl.cli.text import short  # noqa: PLC0415 - as above
+
+    title = "metrics"
+    if fraction < 1:
+        title += f" (count, min, max of a sample, {fraction:.1%} of the file; --exact reads all)"
+    rows: list[list[Cell]] = [
+        [(name, "dim") for name in ("", "count", "first", "last", "min", "max", "not finite")]
+    ]
+    for each in metrics:
+        bad = ""
+        if each.nonfinite:
+            bad = f"{each.nonfinite}, first at step {short(each.nonfinite_step)}"
+        numbers = (each.first, each.last, each.min, each.max)
+        rows.append(
+            [
+                each.metric,
+                str(each.count),
+                *((short(n), "" if math.isfinite(n) else "red") for n in numbers),
+                (bad, "red"),
+            ]
+        )
+    _print_section(title, rows if metrics else [], "<>>>>><")
+
+
+def _progress(backend: BackendProgress, path: Path) -> list[Cell]:
+    if not backend.behind:
+        return [backend.backend, "has everything"]
+    behind = f"{backend.behind} records behind"
+    if backend.fed:
+        return [backend.backend, f"{behind}, being fed"]
+    names = {"TensorBoardBackend": "tensorboard", "WandbBackend": "wandb"}
+    to = names.get(backend.backend.split(" ")[0], "MODULE:CLASS")
+    return [backend.backend, (f"{behind}: vibe-rl sync {path} --to {to}", "yellow")]
+
+
+def _alarms(alarms: list[Alarm]) -> list[list[Cell]]:
+    return [
+        [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.time)), (each.message, "red")]
+        for each in alarms
+    ]
+
+
+def _print_section(title: str, rows: list[list[Cell]], alignment: str) -> None:
+    if rows:
+        _print_table([[(f"\n{title}", "bold")]])
+        _print_table(
+            [["  " + row[0] if isinstance(row[0], str) else row[0], *row[1:]] for row in rows],
+            alignment,
+        )
+
+
+def _print_table(rows: list[list[Cell]], alignment: str = "<<<") -> None:
+    from vibe_rl.cli.table import Columns, Terminal  # noqa: PLC0415 - as above
+
+    Terminal().show(Columns(alignment, rows).lines(rows))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,107 @@
+"""What `vibe-rl show` says of a run: its metrics in numbers, and how far its backends are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vibe_rl.cli.fields import metrics_of
+from vibe_rl.cli.select import metrics_files
+from vibe_rl.metrics.feed.cursor import is_in_use, saved_positions
+from vibe_rl.metrics.lines import count_lines
+from vibe_rl.metrics.reading.nonfinite import first_nonfinite
+from vibe_rl.metrics.reading.tail import sample_records
+
+
+@dataclass
+class MetricSummary:
+    """One metric over a run.
+
+    Attributes:
+        metric: Its name.
+        count: How many records have it; of a sample, how many of that.
+        first: Its first value.
+        last: Its last value.
+        min: Its least finite value; NaN without one.
+        max: Its greatest finite value; NaN without one.
+        nonfinite: How many of its values are NaN or infinite, in the whole file.
+        nonfinite_step: The step of the first of them; None without.
+    """
+
+    metric: str
+    count: int
+    first: float
+    last: float
+    min: float = math.nan
+    max: float = math.nan
+    nonfinite: int = 0
+    nonfinite_step: float | None = None
+
+
+@dataclass(frozen=True)
+class BackendProgress:
+    """How far a backend is in a metrics file.
+
+    Attributes:
+        backend: What tells it from others.
+        behind: How many records it has not had yet.
+        fed: Whether a logger, or `vibe-rl sync`, is feeding it now.
+    """
+
+    backend: str
+    behind: int
+    fed: bool
+
+
+def summarise(run: Path, most_bytes: int | None) -> tuple[list[MetricSummary], float]:
+    """Summarise a run's metrics.
+
+    Args:
+        run: The run's directory or metrics file.
+        most_bytes: About how much to read of a larger file; None reads all.
+
+    Returns:
+        The metrics in the order of their first values, and the share of the file that was read.
+        First and last values are those of the whole file in any case, and so are non-finite ones.
+    """
+    found: dict[str, MetricSummary] = {}
+    fraction = 1.0
+    for file in metrics_files(run):
+        sample = sample_records(file, most_bytes)
+        fraction = min(fraction, sample.fraction)
+        _add(found, sample.records)
+        for metric, first in first_nonfinite(file).items():
+            if metric in found:
+                summary = found[metric]
+                summary.nonfinite += first.count
+                if summary.nonfinite_step is None:
+                    summary.nonfinite_step = first.step
+    return list(found.values()), fraction
+
+
+def backends(run: Path) -> list[BackendProgress]:
+    """How far the backends are that have ever been fed from a run's files."""
+    return [
+        BackendProgress(
+            identity, count_lines(file, position.byte), is_in_use(file, identity.split(" ")[0])
+        )
+        for file in metrics_files(run)
+        for identity, position in saved_positions(file).items()
+    ]
+
+
+def _add(found: dict[str, MetricSummary], records: Iterable[Mapping[str, Any]]) -> None:
+    for record in records:
+        for metric, value in metrics_of(record).items():
+            summary = found.get(metric)
+            if summary is None:
+                summary = found[metric] = MetricSummary(metric, 0, value, value)
+            summary.count += 1
+            summary.last = value
+            if math.isfinite(value):
+                # In this order: what is compared with NaN is false.
+                summary.min = value if not value >= summary.min else summary.min
+                summary.max = value if not value <= summary.max else summary.max
