@@ -152,6 +152,38 @@ def test_tensorboard_reads_what_the_logger_wrote(tmp_path):
         ]
 
 
+def test_a_field_may_keep_records_in_directories_of_their_own(tmp_path):
+    backend = TensorBoardBackend(tmp_path, split_by="seed")
+    with MetricsLogger(tmp_path / "metrics.jsonl", [backend]) as logger:
+        for step in range(20):
+            for seed in (0, 1):
+                logger.write({"step": step, "seed": seed, "loss": step + seed / 2})
+            logger.write({"step": step, "speed": 3.0})
+    for seed in (0, 1):
+        points = tensorboard_scalars(tmp_path / f"seed-{seed}")["loss"]
+        assert [(step, value) for _, step, value in points] == [
+            (step, step + seed / 2) for step in range(20)
+        ]
+    assert set(tensorboard_scalars(tmp_path)) >= {"speed"}
+    own = [file for file in tmp_path.iterdir() if file.name.startswith("events")]
+    assert len(own) == 1
+
+
+def test_a_field_s_values_make_no_path(tmp_path):
+    backend = TensorBoardBackend(tmp_path / "logs", split_by="name")
+    backend.log({"name": "../../a b/c", "loss": 1.0})
+    backend.log({"name": None, "loss": 2.0})
+    backend.flush()
+    assert sorted(entry.is_dir() for entry in (tmp_path / "logs").iterdir()) == [False, True]
+    backend.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["logs"]
+
+
+def test_split_by_is_a_field(tmp_path):
+    with pytest.raises(TypeError, match="split_by is the name of a field"):
+        TensorBoardBackend(tmp_path, split_by=3)
+
+
 def test_its_identity_is_its_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, second = TensorBoardBackend("logs"), TensorBoardBackend(tmp_path / "logs")

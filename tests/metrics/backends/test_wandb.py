@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -275,6 +276,28 @@ def test_a_run_that_the_user_has_started_is_shared_unless_another_is_kept(tmp_pa
     assert kept.run_id == "kept"
     for backend in (shared, kept):
         backend.close()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_field_may_keep_records_in_runs_of_their_own(tmp_path, in_the_environment, apart):
+    make = functools.partial(isolated, WandbBackend) if apart else WandbBackend
+    backend = make(run_dir=tmp_path, config={"lr": 1}, split_by="seed")
+    with MetricsLogger(tmp_path / "metrics.jsonl", [backend]) as logger:
+        for step in range(3):
+            for seed in (0, 1):
+                logger.write({"step": step, "seed": seed})
+        logger.write({"step": 3})
+    found = {}
+    for file in wandb_files(tmp_path):
+        run = next(record.run for record in wandb_records(file) if record.HasField("run"))
+        rows = [(row["step"], row.get("seed")) for row in wandb_rows(file)]
+        found[run.run_id] = run.run_group, rows
+    main = backend.run_id
+    assert found.pop(main) == ("", [(3, None)])
+    assert found == {
+        f"{main}-seed-{seed}": (main, [(step, seed) for step in range(3)]) for seed in (0, 1)
+    }
+    assert (tmp_path / "wandb_id.txt").read_text() == main
 
 
 # -- in a process of its own ------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vibe_rl.metrics.backends.inert import primary_only
+from vibe_rl.metrics.backends.parts import Parts
 from vibe_rl.metrics.backends.writable import writable
 
 # Large enough that an event never straddles it, so that a full disk can't leave half of one behind.
@@ -42,6 +43,8 @@ class TensorBoardBackend:
     Args:
         log_dir: Where the event file goes; made if missing. Each backend writes a file of its own,
             from its first number on, so a run that is opened again adds to its curves.
+        split_by: A field, such as `"seed"`: records that have it go to a directory of their own,
+            `log_dir/seed-3`, whose curves TensorBoard draws beside the others. None: no field.
 
     Raises:
         ImportError: If neither tensorboardX nor TensorBoard itself (which `torch.utils.tensorboard`
@@ -55,7 +58,8 @@ class TensorBoardBackend:
         >>> backend.close()
     """
 
-    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, log_dir: str | os.PathLike[str], *, split_by: str | None = None) -> None:
+        self._parts = Parts(split_by, lambda _, label: TensorBoardBackend(self._dir / label))
         self._new_event, self._crc32c = _library()
         self._dir = writable(_local_path(log_dir), "log_dir")
         self._file: BinaryIO | None = None
@@ -92,6 +96,9 @@ class TensorBoardBackend:
         Raises:
             OSError: If the disk is full. Nothing was added then, so the call can be repeated.
         """
+        if (part := self._parts.of(record)) is not None:
+            part.log_at(record, step, time=time, ordinal=ordinal)
+            return
         # Most records are flat, and quickly seen to be so.
         is_flat = _NUMBERS.issuperset(map(type, record.values()))
         if scalars := record if is_flat else _scalars(record):
@@ -110,6 +117,8 @@ class TensorBoardBackend:
         Args:
             step: The last step whose points stay.
         """
+        for part in self._parts:
+            part.restart(step)
         if self._file is None:
             self._file = self._open()
         event = self._new_event(wall_time=clock.time(), step=step + 1)
@@ -122,11 +131,15 @@ class TensorBoardBackend:
         Raises:
             OSError: If the disk is full. What did not fit is kept for the next call.
         """
+        for part in self._parts:
+            part.flush()
         if self._file:
             self._file.flush()
 
     def close(self) -> None:
         """Flush, and close the event file."""
+        for part in self._parts:
+            part.close()
         if self._file:
             self._file.close()
 

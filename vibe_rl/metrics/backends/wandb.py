@@ -16,6 +16,7 @@ from typing import Any
 from vibe_rl.atomic import write_atomically
 from vibe_rl.config_json import decode_config, encode_config
 from vibe_rl.metrics.backends.inert import primary_only
+from vibe_rl.metrics.backends.parts import Parts
 from vibe_rl.metrics.backends.transaction_log import TransactionLog
 from vibe_rl.metrics.backends.writable import writable
 
@@ -52,6 +53,9 @@ class WandbBackend:
         config: The run's configuration: a mapping or a dataclass, with values that `RunDir` can
             save, JAX and NumPy ones included.
         run_dir: Where the run's id is kept; made if missing. None: nowhere.
+        split_by: A field, such as `"seed"`: records that have it go to a run of their own, with
+            the id `<run_id>-seed-3`, and the field in its configuration. These runs have one
+            `group`: the given one, or else `run_id`. None: no field.
         **init_kwargs: What else `wandb.init` takes, such as `mode="offline"`, `name`, `tags`.
 
     Attributes:
@@ -78,9 +82,13 @@ class WandbBackend:
         entity: str | None = None,
         config: Mapping[str, Any] | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        *,
+        split_by: str | None = None,
         **init_kwargs: Any,
     ) -> None:
         wandb = _library()
+        self._parts = Parts(split_by, self._part)
+        self._given = {"project": project, "entity": entity, "config": config, **init_kwargs}
         id_file = None if run_dir is None else writable(Path(run_dir), "run_dir") / _ID_FILE
         saved = None if id_file is None else _saved_id(id_file)
         if saved and not init_kwargs.keys() & {"id", "resume_from", "fork_from"}:
@@ -137,6 +145,9 @@ class WandbBackend:
             time: When the record was written, in epoch seconds.
             ordinal: The record's number in the metrics file, from 0; None if unknown.
         """
+        if (part := self._parts.of(record)) is not None:
+            part.log_at(record, step, time=time, ordinal=ordinal)
+            return
         row = {"_timestamp": time, **record}
         if step is not None:
             row.setdefault("step", step)
@@ -155,6 +166,8 @@ class WandbBackend:
             TimeoutError: If the log has not grown for 10 s longer than W&B takes between two writes
                 to it: 0.1 s, but 15 s in a run that you started yourself.
         """
+        for part in self._parts:
+            part.flush()
         if self._disk is None:
             return
         # Not ours if the run was there before us.
@@ -173,6 +186,9 @@ class WandbBackend:
         Raises:
             TimeoutError: As `flush()` does.
         """
+        for part in self._parts:
+            part.exit_code = self.exit_code
+            part.close()
         _open_runs.discard(self.run_id)
         try:
             self._run.finish(exit_code=_end() if self.exit_code is None else self.exit_code)
@@ -180,6 +196,17 @@ class WandbBackend:
         finally:
             if self._disk is not None:
                 self._disk.close()
+
+    def _part(self, value: Any, label: str) -> WandbBackend:
+        """The backend of the records in which `split_by` has this value."""
+        given = {k: v for k, v in self._given.items() if k not in ("resume_from", "fork_from")}
+        if given.get("name"):
+            given["name"] = f"{given['name']} {label}"
+        config = encode_config({} if given["config"] is None else given["config"])
+        given["config"] = {**decode_config(config), self._parts.field: value}
+        given |= {"group": given.get("group") or self.run_id, "reinit": "create_new"}
+        # The id is known from run to run, so a part goes on where it was.
+        return WandbBackend(**{**given, "id": f"{self.run_id}-{label}", "resume": "allow"})
 
     def _numbering(self, ordinal: int | None) -> dict[str, Any]:
         """Where W&B's own count of rows goes on when an offline run is resumed.
