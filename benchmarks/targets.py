@@ -69,6 +69,9 @@ TARGETS = [
     Target("throughput", "*", "vibe_rl, write", "records/s", at_least=400_000),
     Target("throughput", "*", "vibe_rl, write_batch", "records/s", at_least=1_500_000),
     Target("throughput", "growth of the process*", OURS, "MB", at_most=20),
+    Target("read", "* records", "vibe_rl, read_metrics", "x json.loads a line", at_most=1 / 5),
+    Target("read", "two *", "vibe_rl, read_columns without polars", "x polars", at_most=4),
+    Target("read", "two *", "vibe_rl, read_columns", "x polars", at_most=1.2),
     Target("growth", "metrics a record", "*", "exponent", at_most=1.1),
     *(
         Target("growth", table, "*", "exponent", at_most=0.1)

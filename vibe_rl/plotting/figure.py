@@ -25,7 +25,7 @@ _DASHES = ["-", "--", ":", "-."]
 _BANDS = {"se": "± standard error", "ci": "with 95 % bootstrap interval", "none": ""}
 _CENTERS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
 # What is read of all runs together: more would take longer than anybody waits for a plot.
-_MOST_BYTES = 128 << 20
+_MOST_BYTES = 64 << 20
 _MARK = "NaN or infinite"
 # At most so many marks a line.
 _MARKS = 40
