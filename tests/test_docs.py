@@ -6,6 +6,7 @@ import os
 import pkgutil
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -31,8 +32,12 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
-    for number, block in enumerate(blocks(page, "python"), start=1):
-        exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)  # noqa: S102
+    sigterm = signal.getsignal(signal.SIGTERM)  # for which pages install handlers
+    try:
+        for number, block in enumerate(blocks(page, "python"), start=1):
+            exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)  # noqa: S102
+    finally:
+        signal.signal(signal.SIGTERM, sigterm)
 
 
 @pytest.mark.parametrize("module", MODULES)
