@@ -4,7 +4,7 @@ A pipe that nobody reads stands in for the disk: `os.write` really blocks in the
 what our threads do meanwhile; it doesn't show what a real file system does to other files.
 """
 
-import fcntl
+import contextlib
 import os
 import threading
 import time
@@ -22,8 +22,11 @@ class StalledDisk:
 
     def __init__(self, logger):
         self._take, self._give = os.pipe()
-        size = fcntl.fcntl(self._give, fcntl.F_SETPIPE_SZ, 4_096)
-        os.write(self._give, b"\n" * size)  # it is full from the start
+        os.set_blocking(self._give, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self._give, b"\n")  # it is full from the start
+        os.set_blocking(self._give, True)
         self._file = logger.path.open("ab", buffering=0)
         logger._writer._append = lambda data: os.write(self._give, data)
         self._thread = threading.Thread(target=self._pump, daemon=True)
