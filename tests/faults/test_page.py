@@ -7,7 +7,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "survives.md"
 
 
 def test_each_line_of_the_page_names_tests_that_exist():
-    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    promises, _, _ = PAGE.read_text().partition("## Where the limits are")
+    rows = [line for line in promises.splitlines() if line.startswith("| ")]
     rows = [row for row in rows if "shown by" not in row and "---" not in row]
     assert len(rows) > 30
     for row in rows:
