@@ -236,6 +236,57 @@ assert logger.stats.written == (1 if ME == 0 else 0)
     assert without_times(read_metrics(tmp_path / "m.jsonl")) == [{"total": 28.0}]
 
 
+@pytest.mark.parametrize("process", ["primary", "all"])
+def test_inside_jit_what_processes_share_is_logged_once_and_the_rest_by_each(
+    job, tmp_path, process
+):
+    job(f"""
+from functools import partial
+logger = MetricsLogger("m.jsonl", process={process!r})
+P = jax.sharding.PartitionSpec
+x = spread(np.arange(8, dtype=np.float32), "d")
+
+def body(way, total, _):
+    return total + 1, {{"way": way, "total": total}}
+
+def scan(way, start):  # "way" is a number: scan logs no text
+    return logger.scan(partial(body, way), start, length=3, every=2, collect=False)[0]
+
+jax.block_until_ready(jax.jit(lambda x: scan(1, x.sum()))(x))
+jax.block_until_ready(jax.jit(lambda x: jax.vmap(partial(scan, 2))(x[:2]))(x))
+jax.block_until_ready(jax.jit(partial(scan, 3))(jnp.float32(ME)))  # of this process alone
+logger.write(jax.jit(lambda x: pack({{"way": 4, "total": x.sum()}}))(x))
+shards = jax.shard_map(
+    lambda x: logger.emit({{"way": 5, "total": x[0]}}) or x, mesh=mesh(), in_specs=P("d"),
+    out_specs=P("d"),
+)
+jax.block_until_ready(jax.jit(shards)(x))
+logger.close()
+""")
+    records = without_times(read_metrics(tmp_path / "m.jsonl"))
+    processes = [0] if process == "primary" else [0, 1]
+    for me in processes:
+        label = {} if process == "primary" else {"process": me}
+        mine = [record for record in records if record.get("process", 0) == me]
+        by_way = {way: [r for r in mine if r["way"] == way] for way in range(1, 6)}
+        steps = [{"step": step, "way": 1, "total": 28.0 + step, **label} for step in range(3)]
+        # A computation that the processes share is logged once: by the first.
+        assert by_way[1] == (steps if me == 0 else [])
+        assert by_way[2] == [
+            {"lane": lane, "step": step, "way": 2, "total": float(lane + step), **label}
+            for step in range(3)
+            for lane in range(2)
+            if me == 0
+        ]
+        assert [record["total"] for record in by_way[3]] == [me, me + 1, me + 2]
+        assert by_way[4] == [{"total": 28.0, "way": 4, **label}]
+        # With "primary", the shards of other processes are in no file: a limit that the guide tells
+        held = range(4 * me, 4 * me + 4)
+        assert sorted(record["total"] for record in by_way[5]) == list(held)
+        assert sorted(record["d"] for record in by_way[5]) == list(held)
+    assert len(records) == 3 + 6 + (3 + 1 + 4) * len(processes)
+
+
 def test_a_run_directory_that_the_primary_process_does_not_make_is_an_error_in_time(job):
     first, second = job("""
 import vibe_rl.processes

@@ -52,7 +52,7 @@ class Block:
         """The records' lines: what `encode` gives for each, at a fraction of its cost."""
         template = _template(self._tree) + b"\n"
         texts = zip(*map(_texts, _columns(self._tree)), strict=True)
-        lines = [template % row for row in texts]
+        lines = list(map(template.__mod__, texts))  # of a million rows a second, each `%` counts
         joined = b"".join(lines)
         if joined.find(b"null") < 0:
             return joined
