@@ -36,7 +36,7 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
     records = 2000 if quick else 200_000
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         results = _memory(Path(directory), records // 2)
-        results += _ours(Path(directory), records, 1 if quick else 5)
+        results += _ours(Path(directory), records, 1 if quick else 3)
         for peer in peers:
             try:
                 results.append(_peer(peer, Path(directory), quick=quick))
