@@ -232,6 +232,16 @@ def test_tensorboard_shows_one_curve(path, wrap):
     assert scalars(path.parent, "attempt") == expected
 
 
+def test_tensorboard_shows_one_curve_for_each_seed(path):
+    for attempt, first in ((1, 0), (2, 5)):
+        backend = TensorBoardBackend(log_dir=path.parent, split_by="seed")
+        with MetricsLogger(path, [backend], resume_step=first - 1 if first else None) as logger:
+            for step in range(first, 10 - attempt):
+                logger.write({"step": step, "seed": 3, "attempt": attempt})
+    expected = [(step, 1.0 if step < 5 else 2.0) for step in range(8)]
+    assert scalars(path.parent / "seed-3", "attempt") == expected
+
+
 KILLED = """
 import os, sys
 from vibe_rl.metrics import MetricsLogger, supersede

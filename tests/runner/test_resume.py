@@ -103,7 +103,7 @@ def test_the_latest_checkpoints_stay_and_that_of_the_best_evaluation(whole):
 
 
 def test_a_run_may_be_made_longer_if_nothing_hangs_on_its_length(tmp_path):
-    long = dataclasses.replace(CONFIG, total_timesteps=260, num_seeds=2)
+    long = dataclasses.replace(CONFIG, total_timesteps=260)
     expected = train_ppo(long)
     run = RunDir("longer", tmp_path)
     train_ppo(dataclasses.replace(long, total_timesteps=128), run_dir=run)

@@ -59,7 +59,8 @@ class TensorBoardBackend:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str], *, split_by: str | None = None) -> None:
-        self._parts = Parts(split_by, lambda _, label: TensorBoardBackend(self._dir / label))
+        self._parts = Parts(split_by, lambda _, label: self._part(label))
+        self._went_back_to: int | None = None
         self._new_event, self._crc32c = _library()
         self._dir = writable(_local_path(log_dir), "log_dir")
         self._file: BinaryIO | None = None
@@ -117,6 +118,7 @@ class TensorBoardBackend:
         Args:
             step: The last step whose points stay.
         """
+        self._went_back_to = step
         for part in self._parts:
             part.restart(step)
         if self._file is None:
@@ -142,6 +144,12 @@ class TensorBoardBackend:
             part.close()
         if self._file:
             self._file.close()
+
+    def _part(self, label: str) -> TensorBoardBackend:
+        part = TensorBoardBackend(self._dir / label)
+        if self._went_back_to is not None:
+            part.restart(self._went_back_to)
+        return part
 
     def _open(self) -> BinaryIO:
         """Begin the event file. Not before there is something for it: empty ones would pile up."""
