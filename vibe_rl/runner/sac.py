@@ -1,0 +1,401 @@
+"""Soft actor-critic, top to bottom in the order in which it runs.
+
+Haarnoja et al. 2018, *Soft Actor-Critic Algorithms and Applications* (arXiv:1812.05905), below
+"SAC": algorithm 1, with twin critics, squashed actions (appendix C) and a temperature that adjusts
+itself (section 5).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vibe_rl.metrics import LogBackend
+from vibe_rl.run_dir import RunDir
+from vibe_rl.runner.compiled import Algorithm
+from vibe_rl.runner.environment import (
+    ContinuousActions,
+    Outcome,
+    VectorEnv,
+    check_actions,
+    make_env,
+)
+from vibe_rl.runner.episodes import RecentEpisodes
+from vibe_rl.runner.loop import Callback, run_loop
+from vibe_rl.runner.networks import Params, SquashedActor, TwinCritic
+from vibe_rl.runner.replay import Transition, make_replay
+from vibe_rl.runner.sac_config import SACConfig
+from vibe_rl.runner.updates import repeat
+
+
+class Metrics(NamedTuple):
+    """What is logged of an interval; each field is a float32 scalar.
+
+    Attributes:
+        episode_return: Mean return of the last 100 episodes that have finished, or of fewer as
+            long as there are fewer; NaN before the first.
+        episode_length: Mean length of the same episodes, in steps.
+        actor_loss: This and all below, averaged over the interval's gradient steps, NaN if there
+            was none: see `actor_loss`.
+        critic_loss: See `critic_loss`.
+        alpha: The temperature: what a nat of entropy is worth in reward.
+        entropy: Estimate of the policy's entropy, in nats, for actions scaled to [-1, 1].
+        q_mean: Mean value of the actions in the batch, over both critics.
+    """
+
+    episode_return: jax.Array
+    episode_length: jax.Array
+    actor_loss: jax.Array
+    critic_loss: jax.Array
+    alpha: jax.Array
+    entropy: jax.Array
+    q_mean: jax.Array
+
+
+LossMetrics = dict[str, jax.Array]
+"""Those of the `Metrics` that gradient steps compute."""
+
+
+class Weights(NamedTuple):
+    """What is learned, or what there is of each: parameters, or states of optimisers.
+
+    Attributes:
+        actor: Of the policy.
+        critic: Of both critics.
+        log_alpha: Of the temperature's logarithm, a float32 scalar.
+    """
+
+    actor: Any
+    critic: Any
+    log_alpha: Any
+
+
+class Learner(NamedTuple):
+    """What gradient steps change.
+
+    Attributes:
+        params: The parameters.
+        target_params: Those of the target critics, which follow the critics slowly.
+        opt_state: States of the optimisers.
+    """
+
+    params: Weights
+    target_params: Params
+    opt_state: Weights
+
+
+class TrainState(NamedTuple):
+    """All that a run needs to go on from where it is.
+
+    Attributes:
+        learner: The networks and the optimisers.
+        replay: State of the replay buffer, whose actions are scaled to [-1, 1].
+        env_state: State of the environments.
+        obs: float32 `(num_envs, obs_size)`; observations to act on next.
+        episodes: The episodes that finished last.
+        num_steps: int32 scalar; environment steps so far, over all environments.
+        key: Random key of all that is to come.
+    """
+
+    learner: Learner
+    replay: Any
+    env_state: Any
+    obs: jax.Array
+    episodes: RecentEpisodes
+    num_steps: jax.Array
+    key: jax.Array
+
+
+def train_sac(
+    config: SACConfig,
+    *,
+    env: Any = None,
+    run_dir: RunDir | None = None,
+    backends: Sequence[LogBackend] = (),
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """Train an agent by soft actor-critic.
+
+    Logs what `Metrics` lists; otherwise like `train_ppo`.
+
+    Args:
+        config: The settings, the environment and the seed among them.
+        env: An environment in place of the config's: see `train_ppo`, as for what follows.
+        run_dir: Where to save and log to; None logs nothing.
+        backends: What else gets every record; needs a `run_dir`.
+        callback: Called as `callback(step, train_state, metrics)` after each record.
+        progress: Whether to show a progress bar on a terminal.
+
+    Returns:
+        The final state, and the history: see `train_ppo`.
+
+    Raises:
+        TypeError: If `config` is no `SACConfig`, or `run_dir` no `RunDir`.
+        ValueError: If the environment is unknown or its actions are not continuous and bounded, or
+            if there are backends but no run directory.
+
+    Example:
+        >>> run = RunDir("sac_pendulum")
+        >>> train_state, metrics = train_sac(SACConfig(seed=1), run_dir=run)
+    """
+    if not isinstance(config, SACConfig):
+        raise TypeError(f"config is a SACConfig, not {config!r}")
+    envs = make_env(config.env_id if env is None else env, config.num_envs)
+    check_actions("SAC", envs, takes="continuous")
+    if not np.isfinite([actions_of(envs).low, actions_of(envs).high]).all():
+        raise ValueError(
+            f"SAC takes actions between bounds, and those of {envs.name} have none: use train_ppo"
+        )
+    return run_loop(
+        Algorithm(init_train_state, train_chunk, act),
+        config,
+        envs,
+        run_dir=run_dir,
+        backends=backends,
+        callback=callback,
+        progress=progress,
+    )
+
+
+def actions_of(env: VectorEnv) -> ContinuousActions:
+    """The actions that the environments take."""
+    return cast("ContinuousActions", env.actions)
+
+
+def init_train_state(config: SACConfig, env: VectorEnv, key: jax.Array) -> TrainState:
+    """The state before the first step."""
+    key, env_key, actor_key, critic_key = jax.random.split(key, 4)
+    obs, env_state = env.reset(env_key)
+    action = jnp.zeros((config.num_envs, actions_of(env).size))
+    params = Weights(
+        make_actor(config, env).init(actor_key, obs),
+        make_critic(config).init(critic_key, obs, action),
+        jnp.log(jnp.float32(config.initial_alpha)),
+    )
+    opt_state = Weights(*(make_optimizer(config).init(each) for each in params))
+    blank = Transition(obs[0], action[0], jnp.float32(0.0), obs[0], jnp.array(False))
+    replay = make_replay(config.buffer_size, config.batch_size).init(blank)
+    learner = Learner(params, params.critic, opt_state)
+    return TrainState(learner, replay, env_state, obs, RecentEpisodes.none(), jnp.int32(0), key)
+
+
+def make_actor(config: SACConfig, env: VectorEnv) -> SquashedActor:
+    """The policy, whose actions are scaled to [-1, 1]."""
+    return SquashedActor(actions_of(env).size, config.hidden_sizes, config.activation)
+
+
+def make_critic(config: SACConfig) -> TwinCritic:
+    """The two critics."""
+    return TwinCritic(config.hidden_sizes, config.activation)
+
+
+def make_optimizer(config: SACConfig) -> optax.GradientTransformation:
+    """Adam, for each of the `Weights`."""
+    return optax.adam(config.learning_rate)
+
+
+def train_chunk(
+    config: SACConfig, env: VectorEnv, state: TrainState, num_updates: jax.Array
+) -> tuple[TrainState, Metrics]:
+    """Train for one log interval."""
+
+    def update(state: TrainState) -> tuple[TrainState, LossMetrics]:
+        state = collect(config, env, state)
+        key, learn_key = jax.random.split(state.key)
+        learned, metrics = learn(config, env, state.learner, state.replay, learn_key)
+        # Not by a `cond`: with many seeds side by side, that takes both branches all the same.
+        ready = state.num_steps >= config.learning_starts
+        learner = jax.tree.map(lambda new, old: jnp.where(ready, new, old), learned, state.learner)
+        counted = {name: jnp.where(ready, value, 0.0) for name, value in metrics.items()}
+        share = {"share": ready.astype(jnp.float32)}
+        return state._replace(learner=learner, key=key), counted | share
+
+    state, means = repeat(update, state, num_updates)
+    share = means.pop("share")
+    metrics = {name: mean / share for name, mean in means.items()}
+    episode_return, episode_length = state.episodes.means()
+    return state, Metrics(episode_return, episode_length, **metrics)
+
+
+def act(config: SACConfig, env: VectorEnv, state: TrainState, obs: jax.Array) -> jax.Array:
+    """The policy's mean action, before it was squashed, for each observation."""
+    policy = make_actor(config, env).policy(state.learner.params.actor, obs)
+    return actions_of(env).scale(policy.mode())
+
+
+def collect(config: SACConfig, env: VectorEnv, state: TrainState) -> TrainState:
+    """Take `num_steps` steps in each environment with the present policy, and keep them."""
+    actor = make_actor(config, env)
+
+    def step(state: TrainState, _: None) -> tuple[TrainState, tuple[Transition, Outcome]]:
+        key, action_key, env_key = jax.random.split(state.key, 3)
+        action, _ = actor.policy(state.learner.params.actor, state.obs).sample(action_key)
+        scaled = actions_of(env).scale(action)
+        obs, env_state, outcome = env.step(env_key, state.env_state, scaled)
+        transition = Transition(
+            state.obs, action, outcome.reward, outcome.next_obs, outcome.terminated
+        )
+        num_steps = state.num_steps + config.num_envs
+        state = state._replace(obs=obs, env_state=env_state, num_steps=num_steps, key=key)
+        return state, (transition, outcome)
+
+    state, (transitions, ended) = jax.lax.scan(step, state, length=config.num_steps)
+    replay = make_replay(config.buffer_size, config.batch_size).add(state.replay, transitions)
+    episodes = state.episodes.add(ended.done, ended.episode_return, ended.episode_length)
+    return state._replace(replay=replay, episodes=episodes)
+
+
+def learn(
+    config: SACConfig, env: VectorEnv, learner: Learner, replay: Any, key: jax.Array
+) -> tuple[Learner, LossMetrics]:
+    """Take `gradient_steps` gradient steps, each on a batch of its own (SAC, algorithm 1)."""
+    actor, critic = make_actor(config, env), make_critic(config)
+    optimizer = make_optimizer(config)
+    sample = make_replay(config.buffer_size, config.batch_size).sample
+    default = -float(actions_of(env).size)
+    target_entropy = default if config.target_entropy is None else config.target_entropy
+
+    def gradient_step(learner: Learner, key: jax.Array) -> tuple[Learner, LossMetrics]:
+        sample_key, next_key, action_key = jax.random.split(key, 3)
+        batch = sample(replay, sample_key).experience
+        params, opt_state = learner.params, learner.opt_state
+        alpha = jnp.exp(params.log_alpha)
+
+        next_action, next_log_prob = actor.policy(params.actor, batch.next_obs).sample(next_key)
+        next_values = critic.values(learner.target_params, batch.next_obs, next_action)
+        target = soft_target(batch, next_values, next_log_prob, alpha, gamma=config.gamma)
+        grads, (critic_error, q_mean) = jax.grad(critic_loss, has_aux=True)(
+            params.critic, critic, batch, target
+        )
+        updates, critic_state = optimizer.update(grads, opt_state.critic)
+        critic_params = optax.apply_updates(params.critic, updates)
+
+        grads, (actor_error, log_prob) = jax.grad(actor_loss, has_aux=True)(
+            params.actor, actor, critic_params, critic, batch.obs, alpha=alpha, key=action_key
+        )
+        updates, actor_state = optimizer.update(grads, opt_state.actor)
+        actor_params = optax.apply_updates(params.actor, updates)
+
+        grad = jax.grad(temperature_loss)(params.log_alpha, log_prob, target_entropy)
+        update, alpha_state = optimizer.update(grad, opt_state.log_alpha)
+        log_alpha = optax.apply_updates(params.log_alpha, update)
+
+        learner = Learner(
+            Weights(actor_params, critic_params, log_alpha),
+            optax.incremental_update(critic_params, learner.target_params, config.tau),
+            Weights(actor_state, critic_state, alpha_state),
+        )
+        return learner, {
+            "actor_loss": actor_error,
+            "critic_loss": critic_error,
+            "alpha": alpha,
+            "entropy": -jnp.mean(log_prob),
+            "q_mean": q_mean,
+        }
+
+    keys = jax.random.split(key, config.gradient_steps)
+    learner, metrics = jax.lax.scan(gradient_step, learner, keys)
+    return learner, jax.tree.map(jnp.mean, metrics)
+
+
+def soft_target(
+    batch: Transition,
+    next_values: jax.Array,
+    next_log_prob: jax.Array,
+    alpha: jax.Array,
+    *,
+    gamma: float,
+) -> jax.Array:
+    """What the critics should say (SAC, equations 2, 3 and 5, with the lesser of two critics).
+
+        target = r + gamma * (min_i Q_target,i(s', a') - alpha * log pi(a' | s')),
+                 or r if s' is terminal
+
+    An episode cut off by its time limit ends in no terminal state: see `Transition`.
+
+    Args:
+        batch: Transitions with one leading axis.
+        next_values: Values that the target critics give to `a'`, which the policy draws in `s'`:
+            float32 `(batch_size, 2)`.
+        next_log_prob: Log-density of `a'`: float32 `(batch_size,)`.
+        alpha: The temperature.
+        gamma: Discount factor.
+
+    Returns:
+        The targets, float32 `(batch_size,)`.
+    """
+    soft_value = jnp.min(next_values, axis=-1) - alpha * next_log_prob
+    return batch.reward + gamma * jnp.where(batch.terminated, 0.0, soft_value)
+
+
+def critic_loss(
+    params: Params, critic: TwinCritic, batch: Transition, target: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """The squared errors of both critics, halved and added (SAC, equation 5).
+
+    Args:
+        params: Parameters of the critics.
+        critic: The critics.
+        batch: What they judge; one leading axis.
+        target: What the critics should say of them; see `soft_target`.
+
+    Returns:
+        The loss; and once more the loss, with the mean value of the actions taken.
+    """
+    values = critic.values(params, batch.obs, batch.action)
+    error = jnp.sum(0.5 * jnp.mean(jnp.square(values - target[:, None]), axis=0))
+    return error, (error, jnp.mean(values))
+
+
+def actor_loss(
+    params: Params,
+    actor: SquashedActor,
+    critic_params: Params,
+    critic: TwinCritic,
+    obs: jax.Array,
+    *,
+    alpha: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """What the policy minimises (SAC, equation 7, through reparametrised actions: equation 9).
+
+        loss = mean(alpha * log pi(a | s) - min_i Q_i(s, a)),  where the policy draws a in s
+
+    Args:
+        params: Parameters of the actor.
+        actor: The actor.
+        critic_params: Parameters of the critics.
+        critic: The critics.
+        obs: float32 `(batch_size, obs_size)`; the states.
+        alpha: The temperature.
+        key: Random key of the actions.
+
+    Returns:
+        The loss; and once more the loss, with the log-densities of the actions, `(batch_size,)`.
+    """
+    action, log_prob = actor.policy(params, obs).sample(key)
+    value = jnp.min(critic.values(critic_params, obs, action), axis=-1)
+    error = jnp.mean(alpha * log_prob - value)
+    return error, (error, log_prob)
+
+
+def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array, target_entropy: float) -> jax.Array:
+    """What the temperature minimises (SAC, section 5).
+
+        loss = mean(-alpha * (log pi(a | s) + target_entropy))
+
+    So it rises while the policy's entropy is below the target, and falls while it is above.
+
+    Args:
+        log_alpha: Logarithm of the temperature.
+        log_prob: Log-densities of actions that the policy drew: float32 `(batch_size,)`.
+        target_entropy: The entropy to keep, in nats.
+
+    Returns:
+        The loss.
+    """
+    return -jnp.exp(log_alpha) * jnp.mean(log_prob + target_entropy)
