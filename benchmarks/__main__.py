@@ -39,11 +39,6 @@ BENCHMARKS = {
     "growth": "growth",
     "import": "imports",
 }
-BENCHMARKS = {
-    name: module
-    for name, module in BENCHMARKS.items()
-    if (Path(__file__).parent / f"{module}.py").exists()
-}
 # Those that have nothing to compare with a peer: importing the peers starts threads.
 WITHOUT_PEERS = ("jit", "stall", "read", "growth")
 LIMIT_S = 600

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.plots import PICTURES
 from benchmarks.results import Report, Result, Spread
 from benchmarks.targets import compared
 
@@ -42,7 +43,8 @@ def write_docs(report: Report, page: Path = PAGE) -> None:
     text = page.read_text()
     parts = {"machine": _about(report), "targets": _markdown(*_targets(report))}
     for name, results in report.results.items():
-        parts[name] = "\n\n".join(
+        picture = f"![{name}, drawn](images/{name}.svg)\n\n" if name in PICTURES else ""
+        parts[name] = picture + "\n\n".join(
             f"**{title[0].upper()}{title[1:]}**\n\n{_markdown(header, rows)}"
             for title, header, rows in _tables(results)
         )
