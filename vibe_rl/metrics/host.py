@@ -34,7 +34,10 @@ def host_record(record: Mapping[str, Any] | Packed) -> dict[str, Any]:
         TypeError: If `record` is no mapping, or a value is of a kind that the file can't hold.
         ValueError: If a value can't be read from here, such as a donated JAX buffer.
     """
-    if type(record) is not dict and not isinstance(record, Mapping | Packed):
+    if type(record) is dict:
+        if _are_host_scalars(map(type, record.values())):  # nothing to convert: no loop
+            return record.copy()
+    elif not isinstance(record, Mapping | Packed):
         raise TypeError(
             f"a record is a mapping of names to values, such as {{'loss': 0.4}}, not {record!r:.99}"
         )
@@ -284,6 +287,8 @@ _asarray = np.asarray
 _HOST_SCALARS: frozenset[type] = frozenset(
     (float, int, str, bool, NoneType, *(dtype.type for dtype in EXACT_DTYPES))
 )
+
+_are_host_scalars = _HOST_SCALARS.issuperset
 
 # JAX's array type, once one was met; also on a platform whose memory isn't the host's.
 _DEVICE_ARRAYS: set[type] = set()
