@@ -9,14 +9,18 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.extras import SubcommandApp
 
 from vibe_rl.cli import TerminatedError, UsageError
 from vibe_rl.runner import PPOConfig
+
+if TYPE_CHECKING:
+    from vibe_rl.run_dir import RunDir
 
 train = SubcommandApp()
 
@@ -96,8 +100,23 @@ def ppo(
     print(f"Run directory: {os.path.relpath(run.root)}")
     print(f"Final return:  {metrics['episode_return'][-1]:.1f} (mean of up to 100 episodes)")
     print(f"Last record:   tail -n 1 {log}")
+    if plot := _plot(run):
+        print(f"Plot:          {os.path.relpath(plot)}")
     if tensorboard:
         print(f"Curves:        tensorboard --logdir {shlex.quote(os.path.relpath(run.logs))}")
+
+
+def _plot(run: "RunDir") -> Path | None:
+    """Draw the run's return, if matplotlib is there and an episode has ended."""
+    if find_spec("matplotlib") is None:
+        return None
+    from vibe_rl.plotting import group_runs, plot_runs, save_figure  # noqa: PLC0415 - as above
+
+    try:
+        figure = plot_runs(group_runs([run]))
+    except ValueError:
+        return None
+    return save_figure(figure, run.artifact_path("learning_curve.png"))
 
 
 @contextmanager
