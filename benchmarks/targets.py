@@ -72,6 +72,9 @@ TARGETS = [
     Target("read", "* records", "vibe_rl, read_metrics", "x json.loads a line", at_most=1 / 5),
     Target("read", "two *", "vibe_rl, read_columns without polars", "x polars", at_most=4),
     Target("read", "two *", "vibe_rl, read_columns", "x polars", at_most=1.2),
+    Target("read", "*", "vibe_rl, read_metrics", "x json.loads a line", at_most=0.2),
+    Target("read", "*", "vibe_rl, read_columns without polars", "x polars", at_most=4),
+    Target("read", "*", "vibe_rl, read_columns", "x polars", at_most=1.2),
     Target("growth", "metrics a record", "*", "exponent", at_most=1.1),
     *(
         Target("growth", table, "*", "exponent", at_most=0.1)

@@ -200,9 +200,3 @@ def _until_idle(most_s: float = 3.0) -> None:
     while time.process_time() - before > 0.5e-3 and time.monotonic() < until:
         before = time.process_time()
         time.sleep(0.02)
-
-
-if __name__ == "__main__":
-    from benchmarks.__main__ import main
-
-    main(["write"])
