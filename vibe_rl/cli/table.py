@@ -29,10 +29,12 @@ class Columns:
         """The rows as lines, one space between columns."""
         lines = Text()
         for row in rows:
+            line = Text()
             for nth, cell in enumerate(row):
                 text = f"{_text(cell):{self._alignment[nth]}{self.widths[nth]}}"
-                is_last = nth == len(row) - 1
-                lines.append(text.rstrip() + "\n" if is_last else text + " ", _style(cell))
+                line.append(text, _style(cell)).append(" ")
+            line.rstrip()
+            lines.append_text(line).append("\n")
         return lines
 
 

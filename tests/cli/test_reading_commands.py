@@ -1,0 +1,221 @@
+"""`vibe-rl runs`, `show` and `tail`: what they print, of running, finished and broken runs."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from recorders import FileBackend
+from terminal import Terminal
+
+from vibe_rl.cli import main
+from vibe_rl.cli.overview import overview
+from vibe_rl.metrics import MetricsLogger, read_metrics
+from vibe_rl.run_dir import RunDir
+
+FINISHED, CRASHED, RUNNING = "ppo_20260101_120000", "ppo_20260101_130000", "dqn_20260101_140000"
+RECORDS = [
+    {"step": 100 * i, "episode_return": float(i), "loss": 1.0 / i, "wall_time": i / 2}
+    for i in range(1, 21)
+]
+
+
+@pytest.fixture(autouse=True)
+def running(tmp_path, monkeypatch):
+    """Three runs, of which one goes on: its logger."""
+    monkeypatch.chdir(tmp_path)
+    with MetricsLogger(RunDir(run_id=FINISHED)) as logger:
+        for record in RECORDS:
+            logger.write(record)
+    with pytest.raises(ZeroDivisionError), MetricsLogger(RunDir(run_id=CRASHED)) as logger:
+        logger.write({"step": 7, "loss": float("nan"), "grad": {"norm": 2.0}})
+        raise ZeroDivisionError
+    with MetricsLogger(RunDir(run_id=RUNNING)) as logger:
+        yield logger
+
+
+def lines(capsys, *args):
+    assert main([*args]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_runs_are_listed_the_newest_last(capsys):
+    header, *rows = lines(capsys, "runs")
+    assert header.split() == ["state", "age", "step", "steps/s", "return", "trend", "size", "run"]
+    assert [(row.split()[0], row.split()[-1]) for row in rows] == [
+        ("finished", FINISHED),
+        ("crashed", CRASHED),
+        ("running", RUNNING),
+    ]
+    assert re.search(r" 2000 +200 +20 ▁\S{6}█ +[\d.]+k ", rows[0])
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        (["ppo"], [FINISHED, CRASHED]),
+        (["*13*"], [CRASHED]),
+        (["--state", "running"], [RUNNING]),
+        (["-n", "1"], [RUNNING]),
+        (["--sort", "name"], [RUNNING, FINISHED, CRASHED]),
+        (["--sort", "return"], [CRASHED, RUNNING, FINISHED]),
+        (["--sort", "step", "-n", "2"], [CRASHED, FINISHED]),
+    ],
+)
+def test_runs_are_filtered_and_sorted(capsys, args, found):
+    rows = [json.loads(line)["run"] for line in lines(capsys, "runs", "--json", *args)]
+    assert sorted(rows) == sorted(found)
+    assert rows == found or "return" in args  # of two without a return, either may come first
+
+
+def test_runs_as_json_have_exact_values(capsys):
+    row = json.loads(lines(capsys, "runs", "--json")[0])
+    assert (row["state"], row["how"], row["step"]) == ("finished", "closed", 2000)
+    assert row["last"] == 20.0
+    assert row["trend"] == [float(i) for i in range(1, 21)]
+    assert row["bytes"] == RunDir(run_id=FINISHED).log_path().stat().st_size
+
+
+def test_another_metric_is_shown_on_demand(capsys):
+    row = json.loads(lines(capsys, "runs", "--json", "--metric", "grad/norm")[1])
+    assert (row["metric"], row["last"]) == ("grad/norm", 2.0)
+
+
+def test_the_speed_of_a_resumed_run_is_that_of_its_last_logger():
+    with MetricsLogger(RunDir(run_id=FINISHED)) as logger:
+        for i in range(5):
+            logger.write({"step": 2000 + 10 * i, "wall_time": float(i)})
+    assert overview(RunDir(run_id=FINISHED)).steps_per_second == 10.0
+
+
+def test_an_empty_directory_is_no_error(capsys):
+    assert main(["runs", "--base-dir", "none"]) == 0
+    assert "vibe-rl train" in capsys.readouterr().err
+
+
+def test_show_sums_a_run_up(capsys):
+    RunDir(run_id=CRASHED).save_config({"lr": 0.5, "net": {"sizes": [8, 4]}})
+    text = "\n".join(lines(capsys, "show", CRASHED))
+    assert "crashed (ZeroDivisionError)" in text
+    assert re.search(r"^  lr +0.5$", text, re.MULTILINE)
+    assert re.search(r"^  net.sizes +\[8, 4\]$", text, re.MULTILINE)
+    assert re.search(r"^  loss +1 +nan +nan +nan +nan 1, first at step 7$", text, re.MULTILINE)
+    assert re.search(r"^  grad/norm +1 +2 +2 +2 +2$", text, re.MULTILINE)
+    assert "loss is nan at step 7" in text
+
+
+def test_show_counts_what_each_backend_has_not_had(capsys):
+    run = RunDir(run_id="fed")
+    with MetricsLogger(run, [FileBackend("out")]) as logger:
+        logger.write({"step": 1, "i": 1})
+    with MetricsLogger(run) as logger:
+        for i in range(3):
+            logger.write({"step": i, "i": i})
+    (backend,) = json.loads(lines(capsys, "show", "fed", "--json")[0])["backends"]
+    assert (backend["behind"], backend["fed"]) == (3, False)
+    assert "3 records behind: vibe-rl sync" in "\n".join(lines(capsys, "show", "fed"))
+
+
+def test_show_as_json_is_one_object_with_the_summary(capsys):
+    (line,) = lines(capsys, "show", FINISHED, "--json")
+    shown = json.loads(line)
+    loss = next(metric for metric in shown["metrics"] if metric["metric"] == "loss")
+    assert (loss["count"], loss["first"], loss["last"]) == (20, 1.0, 0.05)
+    assert (loss["min"], loss["max"], loss["nonfinite"]) == (0.05, 1.0, 0)
+    assert shown["fraction"] == 1.0
+
+
+def test_tail_shows_the_newest_records_aligned(capsys):
+    header, *rows = lines(capsys, "tail", FINISHED, "-n", "3")
+    assert header.split() == ["step", "episode_return", "loss", "wall_time"]
+    assert [row.split()[0] for row in rows] == ["1800", "1900", "2000"]
+    assert len({len(line) for line in (header, *rows)}) == 1
+
+
+def test_tail_as_json_is_what_the_file_holds(capsys):
+    out = "\n".join(lines(capsys, "tail", FINISHED, "--json", "-n", "2"))
+    assert [json.loads(line) for line in out.splitlines()] == read_metrics(f"runs/{FINISHED}")[-2:]
+
+
+def test_tail_of_chosen_columns(capsys):
+    header, *_ = lines(capsys, "tail", FINISHED, "--column", "loss")
+    assert header.split() == ["loss"]
+
+
+def test_tail_follows_until_the_run_ends(running):
+    running.write({"step": 1, "loss": 1.0})
+    running.flush()
+    command = [sys.executable, "-m", "vibe_rl.cli", "tail", RUNNING, "-f", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert json.loads(process.stdout.readline())["step"] == 1
+        running.write({"step": 2, "loss": float("inf")})
+        assert json.loads(process.stdout.readline())["_nonfinite"] == {"loss": "inf"}
+        running.close()
+        assert process.stdout.read() == b""
+        assert f"{RUNNING} finished" in process.stderr.read().decode()
+    assert process.returncode == 0
+
+
+def test_ctrl_c_ends_following(running):
+    running.write({"step": 1})
+    running.flush()
+    command = [sys.executable, "-m", "vibe_rl.cli", "tail", RUNNING, "-f"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"vibe-rl: stopped by Ctrl-C\n"
+    assert process.returncode == 130
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "vibe_rl.cli", "tail", FINISHED, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_tail_of_a_file_of_a_gigabyte_reads_its_end(tmp_path, capsys):
+    path = tmp_path / "large.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)  # sparse
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"step":1}\n{"step":2}\n')
+    assert [json.loads(line) for line in lines(capsys, "tail", str(path), "--json", "-n", "2")] == [
+        {"step": 1},
+        {"step": 2},
+    ]
+
+
+def test_a_table_wider_than_the_terminal_says_what_is_left_out(tmp_path):
+    with MetricsLogger(RunDir(run_id="wide")) as logger:
+        logger.write({"step": 1} | {f"metric_number_{i}": i for i in range(9)})
+    terminal = Terminal("tail", "wide", cwd=tmp_path)
+    assert terminal.end() == 0
+    text = terminal.text()
+    terminal.kill()
+    assert "also: metric_number_4" in text
+    assert "--column NAME or --json" in text
+    assert re.search(r"^step metric_number_0 .* metric_number_3$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["show", "pp"], "'pp' begins 2 runs"),
+        (["show", "sac"], "'sac' is no run in runs"),
+        (["tail", "runs/none"], "there is no such file"),
+        (["tail", FINISHED, "--column", "los"], "there is no metric 'los'; there are: loss"),
+        (["tail", "-n", "-1"], "--newest"),
+        (["runs", "-n", "0"], "--newest"),
+        (["runs", "--base-dir", "s3://bucket"], "s3://bucket"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(capsys, args, message):
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err

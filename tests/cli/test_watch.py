@@ -1,0 +1,117 @@
+"""`vibe-rl watch` in a terminal: what stands on the screen, and what the keys do."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from terminal import Terminal
+
+from vibe_rl.metrics import MetricsLogger
+from vibe_rl.run_dir import RunDir
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    opened = []
+
+    def open_(*args):
+        opened.append(Terminal(*args, cwd=tmp_path))
+        return opened[-1]
+
+    yield open_
+    for each in opened:
+        each.kill()
+
+
+def write(tmp_path, run_id, records):
+    with MetricsLogger(RunDir(run_id=run_id, base_dir=tmp_path / "runs")) as logger:
+        for record in records:
+            logger.write(record)
+
+
+def test_a_growing_run_from_before_its_start_to_its_end(tmp_path, terminal):
+    watch = terminal("watch")
+    watch.wait_for("No run in runs yet", "vibe-rl train ppo", "q quit")
+    logger = MetricsLogger(RunDir(run_id="ppo_20260101_120000", base_dir=tmp_path / "runs"))
+    watch.wait_for("waiting for a record")
+    logger.write({"step": 1000, "episode_return": 10.0, "loss": 1.0})
+    watch.wait_for("● ppo_20260101_120000  running  step 1000", "episode_return 1/2")
+    logger.write({"step": 20_000, "episode_return": 200.0, "loss": 2.0})
+    watch.wait_for("step 20k", "200 ┤")
+    logger.close()
+    watch.wait_for("finished")
+    watch.press("q")
+    assert watch.end() == 0
+
+
+def test_the_keys_change_what_is_drawn(tmp_path, terminal):
+    records = [
+        {"step": step, "seed": seed, "loss": 10.0 ** (seed - step / 50), "grad": {"norm": 3.0}}
+        for step in range(100)
+        for seed in range(2)
+    ]
+    write(tmp_path, "dqn", records)
+    watch = terminal("watch", "dqn", "--metric", "loss")
+    watch.wait_for("● seed 0  ● seed 1", "loss 1/2", "x: steps", "smooth: off", "y: linear")
+    for key, text in (
+        ("l", "y: log"),
+        ("s", "smooth: mean of 10 records"),
+        ("x", "x: seconds"),
+        ("b", "mean and range of 2 curves"),
+        ("\x1b[C", "grad/norm 2/2"),
+        ("\x1b[D", "loss 1/2"),
+    ):
+        watch.press(key)
+        watch.wait_for(text)
+    watch.press("m")
+    watch.wait_for(" grad/norm")
+    watch.press("\x1b[B\r")
+    watch.wait_for("grad/norm 2/2")
+
+
+def test_what_is_not_finite_is_marked_and_said(tmp_path, terminal):
+    values = [1.0, 2.0, float("nan"), 3.0, float("inf"), 4.0]
+    write(tmp_path, "dqn", [{"step": i, "loss": value} for i, value in enumerate(values)])
+    with (tmp_path / "runs/dqn/logs/metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "los')
+    watch = terminal("watch", "dqn")
+    screen = watch.wait_for("2 not finite", "nan at step 2", "step 5", "▲", "└").splitlines()
+    above_the_axis = next(nth for nth, line in enumerate(screen) if "└" in line) - 1
+    assert "▲" in screen[1]
+    assert "x" in screen[above_the_axis]
+
+
+def test_runs_are_overlaid_and_a_large_file_is_sampled(tmp_path, terminal):
+    write(tmp_path, "a", [{"step": i, "loss": 1.0} for i in range(10)])
+    large = RunDir(run_id="b", base_dir=tmp_path / "runs").log_path()
+    line = json.dumps({"step": 1, "loss": 2.0, "text": "x" * 1000}) + "\n"
+    with large.open("w") as file:
+        file.writelines([line] * 20_000)
+    watch = terminal("watch", "a", "b")
+    watch.wait_for("● a  finished", "● b  no logger", "sample:", "of 2")
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "message"),
+    [
+        (None, 130, "stopped by Ctrl-C"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM"),
+    ],
+)
+def test_it_leaves_the_terminal_as_it_was(tmp_path, terminal, signum, code, message):
+    write(tmp_path, "a", [{"step": 1, "loss": 1.0}])
+    watch = terminal("watch", "a")
+    watch.wait_for("loss 1/1")
+    watch.press("\x03") if signum is None else watch.signal(signum)
+    assert watch.end() == code
+    assert f"vibe-rl: {message}" in watch.text()
+
+
+def test_without_a_terminal_it_says_what_does_without(tmp_path):
+    command = [sys.executable, "-m", "vibe_rl.cli", "watch"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "vibe-rl tail RUN -f" in result.stderr
