@@ -109,7 +109,8 @@ def _ours(*make_backends: Callable[[Path], Any], defer: int = 0) -> Opens:
             def log(step: int, record: Any) -> None:
                 logger.write({"step": step, **record})
 
-            yield log, logger.flush
+            # A process that runs only when a core is free may get none for long.
+            yield log, lambda: logger.flush(timeout=5)
 
     return opens
 

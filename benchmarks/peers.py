@@ -184,12 +184,12 @@ def _mlflow(directory: Path) -> Iterator[Log]:
             mlflow.entities.Metric(name, float(value), time_ms, step)
             for name, value in record.items()
         ]
-        pending[:] = [client.log_batch(run, metrics, synchronous=False)]
+        pending.append(client.log_batch(run, metrics, synchronous=False))
 
     try:
         yield log
     finally:
-        for operation in pending:
+        for operation in pending:  # they don't end in order
             operation.wait()
 
 

@@ -24,6 +24,7 @@ def report():
     return Report("2026-01-01 12:00", "2 cores", {"Python": "3.11"}, {"clu": "why"}, dict(RESULTS))
 
 
+@pytest.mark.timeout(400)  # isolated backends run only when a core is free
 @pytest.mark.parametrize("name", command.BENCHMARKS)
 def test_a_benchmark_runs(name, tmp_path):
     saved = tmp_path / "results.json"
