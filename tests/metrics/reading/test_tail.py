@@ -69,3 +69,17 @@ def test_samples_go_on_where_the_last_one_ended(tmp_path):
     other.write_bytes(b'{"a":1}\n{"a":8}\n')
     other.replace(path)
     assert sample_records(path, start=third.end, file_id=third.file_id).anew
+
+
+@pytest.mark.parametrize("most_bytes", [0, 100, 2_000, 16_384, 300_000])
+@pytest.mark.parametrize("torn", ["", '{"i":99' + "y" * 3_000])
+def test_a_sample_of_lines_of_any_length_has_the_ends_and_nothing_twice(tmp_path, most_bytes, torn):
+    path = tmp_path / "metrics.jsonl"
+    lengths = [0, 10, 100, 5_000, 70_000, 3, 2_000, 40_000, 1] * 9
+    whole = "".join(f'{{"i":{i},"t":"{"x" * n}"}}\n' for i, n in enumerate(lengths))
+    path.write_text(whole + torn)
+    sample = sample_records(path, most_bytes)
+    found = [record["i"] for record in sample.records]
+    assert found == sorted(set(found))
+    assert (found[0], found[-1]) == (0, len(lengths) - 1)
+    assert sample.end == len(whole)

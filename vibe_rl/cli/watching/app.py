@@ -105,6 +105,7 @@ class WatchApp(App[int]):
             is_new = False
             if not self._runs:
                 self._runs = [LiveRun(path) for path in self._find()]
+                self.call_from_thread(self._draw)
             for run in self._runs:
                 is_new = run.look() or is_new
             if self.is_running:

@@ -22,8 +22,8 @@ XAxis = Literal["step", "wall_time"]
 Label = str
 """What tells curves of one metric in one run apart: a seed, a lane, a process; "" without."""
 
-# Of what a larger file holds at first, about as much is read: some 100,000 records, in a second.
-_MOST_BYTES = 1 << 24
+# Of what a larger file holds at first, about as much is read: some 40,000 records, at once.
+_MOST_BYTES = 1 << 22
 # A curve of more points is thinned out to half as many, its extremes kept.
 _MOST_POINTS = 1 << 15
 
@@ -94,8 +94,9 @@ class LiveRun:
             offset += last if wall < 0.5 * last else 0.0
             last = wall
             self._walls[file] = last, offset
-        label = " ".join(f"{name} {record[name]}" for name in LABELS if name in record)
-        label = label or (f"process {record['process']}" if "process" in record else "")
+        label = " ".join([f"{name} {record[name]}" for name in LABELS if name in record])
+        if not label and "process" in record:
+            label = f"process {record['process']}"
         for metric, value in metrics_of(record).items():
             points = self._points.setdefault(metric, {}).setdefault(label, _Points())
             x = float(step) if is_number(step) else points.count

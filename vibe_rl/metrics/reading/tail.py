@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -94,23 +94,44 @@ def sample_records(
         anew = status.st_size < start or file_id not in (None, this)
         start = end = 0 if anew else start
         size = status.st_size - start
-        if most_bytes is None or size <= max(most_bytes, 2 * BLOCK):
+        if most_bytes is None or size <= most_bytes:
             blocks = [text for text, _ in blocks_of(file, BLOCK, start)]
             if blocks and not blocks[-1].endswith(b"\n"):
                 blocks.pop()
             end += sum(map(len, blocks))
             fraction = 1.0
         else:
-            blocks = []
-            count = max(most_bytes // BLOCK, 2)
-            for place in np.linspace(start, status.st_size - BLOCK, count).astype(int).tolist():
-                file.seek(place)
-                text = file.read(BLOCK)
-                first = 0 if place == start else text.find(b"\n") + 1
-                last = text.rfind(b"\n") + 1
-                if first < last:
-                    blocks.append(text[first:last])
-                    end = place + last
+            blocks, end = _spread(file, start, status.st_size, most_bytes)
             fraction = sum(map(len, blocks)) / size
         records = [record for text in blocks for record in records_of(text)]
     return Sample(records, end, fraction, anew, this)
+
+
+def _spread(
+    file: BinaryIO | Any, start: int, stop: int, most_bytes: int
+) -> tuple[list[bytes], int]:
+    """Blocks of whole lines from places spread over a part of a file, and where the last ends."""
+    step = min(BLOCK, max(most_bytes // 16, 1024))
+    *places, last = np.linspace(start, stop - step, max(most_bytes // step, 2)).astype(int).tolist()
+    blocks: list[bytes] = []
+    end = start
+
+    def take(place: int, size: int) -> bool:
+        nonlocal end
+        file.seek(place)
+        text = file.read(size)
+        first = 0 if place == end else text.find(b"\n") + 1
+        whole = text[first : text.rfind(b"\n") + 1]
+        if whole:
+            blocks.append(whole)
+            end = place + first + len(whole)
+        return bool(whole)
+
+    for place in places:
+        size = step
+        while not take(max(place, end), size) and place + size < stop:
+            size *= 2  # it lies within a long line
+    place = max(last, end)
+    while not take(place, stop - place) and place > end:
+        place = max(stop - 2 * (stop - place), end)
+    return blocks, end
