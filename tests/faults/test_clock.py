@@ -13,6 +13,7 @@ from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, read_metrics
 def test_the_clock_is_set_while_a_logger_is_open(jump, tmp_path, monkeypatch):
     real, offset = time.time, 0.0
     monkeypatch.setattr(time, "time", lambda: real() + offset)
+    monkeypatch.setattr(time, "time_ns", lambda: round((real() + offset) * 1e9))
     path = tmp_path / "metrics.jsonl"
     start = real()
     with MetricsLogger(path, [TensorBoardBackend(tmp_path)]) as logger:

@@ -1,5 +1,6 @@
 """Files that something else has spoilt: readers and loggers survive, and keep all they can."""
 
+import contextlib
 import json
 import re
 import warnings
@@ -7,7 +8,7 @@ import warnings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vibe_rl.metrics import MetricsLogger, read_metrics
+from vibe_rl.metrics import MetricsLogger, iter_metrics, read_columns, read_metrics
 from vibe_rl.metrics.append import writers_path
 from vibe_rl.metrics.backends.wandb import _saved_id
 
@@ -34,9 +35,14 @@ def spoilt(draw):
 
 
 def read(path):
+    return quietly(read_metrics, path)
+
+
+def quietly(reader, path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return read_metrics(path)
+        read = reader(path)
+        return list(read) if reader is iter_metrics else read
 
 
 @settings(max_examples=settings().max_examples // 2)
@@ -46,6 +52,10 @@ def test_a_spoilt_file_is_read_and_appended_to(tmp_path_factory, data):
     path.write_bytes(data)
     before = read(path)
     assert all(isinstance(record, dict) for record in before)
+    assert [repr(record) for record in quietly(iter_metrics, path)] == list(map(repr, before))
+    assert len(next(iter(quietly(read_columns, path).values()), [])) == len(before)
+    with contextlib.suppress(ValueError):  # the one error that they may raise
+        assert list(map(repr, read_metrics(path, strict=True))) == list(map(repr, before))
     untouched = {n for n, line in enumerate(LINES) if b"\n" + line in b"\n" + data}
     assert untouched <= {record.get("n") for record in before if isinstance(record.get("n"), int)}
 
@@ -141,3 +151,31 @@ def test_cursor_writers_and_id_files_may_hold_anything(tmp_path_factory, rubbish
     file.write_bytes(rubbish)
     saved = _saved_id(file)
     assert saved is None or re.fullmatch(r"[^\s/]{1,128}", saved)
+
+
+VALUES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text()
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=9)
+)
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(
+    st.fixed_dictionaries(dict.fromkeys(("byte", "ordinal", "file"), VALUES | st.integers(0, 60))),
+    st.fixed_dictionaries(
+        {"event": st.just("open")}
+        | dict.fromkeys(("time", "pid", "inode", "byte", "ordinal"), VALUES | st.integers(0, 60))
+    ),
+)
+def test_cursor_and_writers_files_may_hold_any_values(tmp_path_factory, saved, note):
+    path = tmp_path_factory.mktemp("values") / "metrics.jsonl"
+    with MetricsLogger(path, [Recorder()]) as logger:
+        logger.write({"n": 0})
+    (cursor,) = path.parent.glob("*.cursor.json")
+    cursor.write_text(json.dumps(saved))
+    writers_path(path).write_text(json.dumps(note) + "\n")
+    backend = Recorder()
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"n": 1})
+    assert [record["n"] for record in read_metrics(path, strict=True)] == [0, 1]
+    assert len(backend.taken) <= 2
+    assert logger.stats.backends["Recorder"].failed == 0
