@@ -154,8 +154,6 @@ def test_cursor_writers_and_id_files_may_hold_anything(tmp_path_factory, rubbish
 
 
 VALUES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text()
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=9)
-)
 
 
 @settings(max_examples=settings().max_examples // 2)
