@@ -1,6 +1,6 @@
 """What the loop notices when what lies behind the logger stalls.
 
-A call each millisecond, in blocks with the stall and without, by turns. The disk: every write to a
+A call every two milliseconds, in blocks with the stall and without, by turns. The disk: every write to a
 file takes 200 ms more, by a shim around the C library's `write` (stalls.c, which needs a
 C compiler and Linux). A peer that hands its records to a process of its own isn't met by it there.
 """
@@ -77,7 +77,7 @@ def _compared(
             calls = []
             while time.monotonic() < until:
                 calls.append(timed(log, next(step), FLOATS))
-                time.sleep(1e-3)
+                time.sleep(2e-3)
         all_calls[kind] += calls
         return float(np.median(calls))
 
