@@ -1,8 +1,8 @@
 """What the loop notices when what lies behind the logger stalls.
 
-A call every two milliseconds, in blocks with the stall and without, by turns. The disk: every write to a
-file takes 200 ms more, by a shim around the C library's `write` (stalls.c, which needs a
-C compiler and Linux). A peer that hands its records to a process of its own isn't met by it there.
+A call every two milliseconds, in blocks with the stall and without, by turns. The disk: every write
+to a file takes 200 ms more, by a shim around the C library's `write` (stalls.c, which needs a C
+compiler and Linux). A peer that hands its records to a process of its own isn't met by it there.
 """
 
 from __future__ import annotations
