@@ -9,7 +9,19 @@ import pytest
 import vibe_rl
 from vibe_rl.cli import main
 
-HEAVY = ("jax", "numpy", "flax", "optax", "gymnax", "rich", "wandb", "tensorboardX", "matplotlib")
+HEAVY = (
+    "jax",
+    "numpy",
+    "flax",
+    "optax",
+    "gymnax",
+    "rich",
+    "wandb",
+    "tensorboardX",
+    "matplotlib",
+    "textual",
+    "plotille",
+)
 
 
 def python(*args):

@@ -83,6 +83,13 @@ def test_what_is_not_finite_is_marked_and_said(tmp_path, terminal):
     assert "x" in screen[above_the_axis]
 
 
+def test_an_alert_is_said(tmp_path, terminal):
+    run = RunDir(run_id="dqn", base_dir=tmp_path / "runs")
+    with MetricsLogger(run, alert=lambda record: "too high" if record["loss"] > 1 else None) as log:
+        log.write({"step": 7, "loss": 2.0})
+    terminal("watch").wait_for("alert: too high at step 7")
+
+
 def test_runs_are_overlaid_and_a_large_file_is_sampled(tmp_path, terminal):
     write(tmp_path, "a", [{"step": i, "loss": 1.0} for i in range(10)])
     large = RunDir(run_id="b", base_dir=tmp_path / "runs").log_path()

@@ -48,7 +48,7 @@ class WatchApp(App[int]):
     CSS = """
     #head { height: auto; max-height: 6; text-wrap: nowrap; text-overflow: ellipsis; }
     #chart { height: 1fr; text-wrap: nowrap; }
-    #foot { height: auto; max-height: 3; text-wrap: nowrap; text-overflow: ellipsis; }
+    #foot { height: auto; max-height: 4; text-wrap: nowrap; text-overflow: ellipsis; }
     #choice { display: none; height: 1fr; }
     """
     ENABLE_COMMAND_PALETTE = False
@@ -251,4 +251,8 @@ class WatchApp(App[int]):
                     f"\n{count} not finite {seen}(x ▲ ▼): {value:g} at step {short(step)}", "red"
                 )
                 break
+        # A user's own check speaks of no metric; the others are seen with theirs.
+        alerts = [alarm for run in self._runs for alarm in run.alarms if alarm.metric is None]
+        if alerts:
+            foot.append(f"\nalert: {alerts[-1].message} at step {short(alerts[-1].step)}", "red")
         return foot.append("\n").append_text(legend) if legend else foot

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vibe_rl.cli.fields import LABELS, is_number, metrics_of
 from vibe_rl.cli.select import metrics_files, run_name
+from vibe_rl.metrics.alarms import Alarm, read_alarms
 from vibe_rl.metrics.reading.downsampling import downsample
 from vibe_rl.metrics.reading.state import RunState, run_state
 from vibe_rl.metrics.reading.tail import Sample, sample_records
@@ -42,6 +43,7 @@ class LiveRun:
         self.state = RunState("unknown")
         self.fraction = 1.0
         self.bytes = 0
+        self.alarms: list[Alarm] = []
         self.step: float | None = None
         self.came: float | None = None  # when there last was something new, by time.monotonic()
         self._most_bytes = most_bytes
@@ -58,6 +60,7 @@ class LiveRun:
     def look(self) -> bool:
         """Read what is new, and say whether anything is."""
         state, self.state = self.state, run_state(self.path)
+        self.alarms = read_alarms(self.path)
         is_new = state != self.state
         for file in metrics_files(self.path):
             last = self._samples.get(file)
