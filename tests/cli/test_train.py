@@ -91,6 +91,25 @@ def test_every_setting_is_an_option_and_the_end_says_where_to_look(tmp_path, mon
     assert "step 120/120 (100.0%)" in err  # the progress, off a terminal
 
 
+def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "ppo", *as_options(CONFIG), "--experiment-name", "mine"]) == 0
+    assert main(["train", "--resume", "mine", "--total-timesteps", "200"]) == 0
+    (run,) = find_runs(tmp_path / "runs")
+    assert PPOConfig(**run.load_config()) == dataclasses.replace(CONFIG, total_timesteps=200)
+    records = [record for record in read_metrics(run) if "entropy" in record]
+    assert [record["step"] for record in records] == [40, 80, 120, 160, 200]
+
+    run.save_config({"lr": 1})
+    capfd.readouterr()
+    for args, message in (
+        (["latest"], "its config is of no algorithm"),
+        (["elsewhere"], "'elsewhere' is no run in runs"),
+    ):
+        assert main(["train", "--resume", *args]) == 2
+        assert message in capfd.readouterr().err
+
+
 def test_a_run_is_called_after_what_it_trains(tmp_path, capfd):
     args = ["train", "ppo", *as_options(CONFIG), "--base-dir", str(tmp_path / "elsewhere")]
     assert main(args) == 0

@@ -59,6 +59,9 @@ def _run(args: Sequence[str]) -> None:
         from vibe_rl.cli.app import app  # noqa: PLC0415 - tyro is optional
     except ModuleNotFoundError as error:
         raise ImportError(f"needs {error.name}: pip install 'vibe-rl[cli]'") from error
+    args = list(args)
+    if args[:2] == ["train", "--resume"]:  # the algorithm is the run's, so that none is named
+        args[1] = "resume"
     app.cli(
         prog="vibe-rl",
         description="Train agents in JAX, logged live. `vibe-rl --version` prints the version.",

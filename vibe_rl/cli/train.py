@@ -1,6 +1,7 @@
 """`vibe-rl train`: train an agent, and log the run while it goes on."""
 
 import dataclasses
+import importlib
 import logging
 import os
 import shlex
@@ -13,97 +14,241 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
 from vibe_rl.cli import TerminatedError, UsageError
-from vibe_rl.runner import PPOConfig
+from vibe_rl.cli.select import find_run
+from vibe_rl.runner import DQNConfig, PPOConfig, SACConfig
+from vibe_rl.runner.config import TrainConfig
 
 if TYPE_CHECKING:
+    from vibe_rl.metrics import LogBackend
     from vibe_rl.run_dir import RunDir
 
 train = SubcommandApp()
 
+_CONFIGS: dict[str, type[TrainConfig]] = {"ppo": PPOConfig, "sac": SACConfig, "dqn": DQNConfig}
+_TAKES: dict[str, Literal["discrete", "continuous"]] = {"sac": "continuous", "dqn": "discrete"}
+
 _HAS_TENSORBOARD = find_spec("tensorboardX") is not None
 
 
+# Nothing is checked at first: tyro would spread the error over a box.
 class _UncheckedPPOConfig(PPOConfig):
     def __post_init__(self) -> None:
-        """Check nothing yet: tyro would spread the error over a box."""
+        """Check nothing yet."""
+
+
+class _UncheckedSACConfig(SACConfig):
+    def __post_init__(self) -> None:
+        """Check nothing yet."""
+
+
+class _UncheckedDQNConfig(DQNConfig):
+    def __post_init__(self) -> None:
+        """Check nothing yet."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """What a run is logged to besides its metrics file."""
+
+    tensorboard: Annotated[
+        bool, arg(help_behavior_hint="(default: if tensorboardX is installed)")
+    ] = _HAS_TENSORBOARD
+    """Log to TensorBoard's files too, from a process of its own."""
+
+    wandb: bool = False
+    """Log to Weights & Biases too, from a process of its own."""
+
+    wandb_project: str = "vibe_rl"
+    """The W&B project."""
+
+    wandb_mode: Literal["online", "offline"] | None = None
+    """Whether W&B uploads the run. Without this, what W&B is set to."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(LogOptions):
+    """Where a new run is kept, and what it is logged to."""
+
+    experiment_name: Annotated[
+        str | None,
+        arg(metavar="NAME", help_behavior_hint="(default: the algorithm and the environment)"),
+    ] = None
+    """Begins the name of the run's directory."""
+
+    base_dir: Annotated[str, arg(metavar="DIR")] = "runs"
+    """Where the run's directory is made."""
 
 
 @train.command
-def ppo(
-    config: OmitArgPrefixes[_UncheckedPPOConfig],
-    *,
-    experiment_name: Annotated[
-        str | None, arg(metavar="NAME", help_behavior_hint="(default: ppo and the environment)")
-    ] = None,
-    base_dir: Annotated[str, arg(metavar="DIR")] = "runs",
-    tensorboard: Annotated[
-        bool, arg(help_behavior_hint="(default: if tensorboardX is installed)")
-    ] = _HAS_TENSORBOARD,
-    wandb: bool = False,
-    wandb_project: str = "vibe_rl",
-    wandb_mode: Literal["online", "offline"] | None = None,
-) -> None:
+def ppo(config: OmitArgPrefixes[_UncheckedPPOConfig], options: OmitArgPrefixes[RunOptions]) -> None:
     """Train by proximal policy optimisation. The defaults solve CartPole-v1 in less than a minute.
 
     Args:
         config: The settings of the algorithm.
-        experiment_name: Begins the name of the run's directory.
-        base_dir: Where the run's directory is made.
-        tensorboard: Log to TensorBoard's files too, from a process of its own.
-        wandb: Log to Weights & Biases too, from a process of its own.
-        wandb_project: The W&B project.
-        wandb_mode: Whether W&B uploads the run. Without this, what W&B is set to.
+        options: Where the run is kept, and what it is logged to.
+    """
+    _begin("ppo", config, options)
+
+
+@train.command
+def sac(config: OmitArgPrefixes[_UncheckedSACConfig], options: OmitArgPrefixes[RunOptions]) -> None:
+    """Train by soft actor-critic, for continuous actions. The defaults solve Pendulum-v1.
+
+    Args:
+        config: The settings of the algorithm.
+        options: Where the run is kept, and what it is logged to.
+    """
+    _begin("sac", config, options)
+
+
+@train.command
+def dqn(config: OmitArgPrefixes[_UncheckedDQNConfig], options: OmitArgPrefixes[RunOptions]) -> None:
+    """Train a deep Q-network, for discrete actions. The defaults solve CartPole-v1.
+
+    Args:
+        config: The settings of the algorithm.
+        options: Where the run is kept, and what it is logged to.
+    """
+    _begin("dqn", config, options)
+
+
+@train.command
+def resume(
+    run: Annotated[Positional[str], arg(metavar="RUN")],
+    options: OmitArgPrefixes[LogOptions],
+    *,
+    total_timesteps: int | None = None,
+    base_dir: Annotated[str, arg(metavar="DIR")] = "runs",
+) -> None:
+    """Go on with a run from its latest checkpoint, with its settings: `vibe-rl train --resume RUN`.
+
+    Args:
+        run: The run's directory, its id, the beginning of its id, or `latest`.
+        options: What the run is logged to.
+        total_timesteps: Train for longer than was planned, if nothing hangs on the length.
+        base_dir: Where runs' directories are.
     """
     with _until_stopped() as stop:
-        # Here, because --help shall not wait for JAX.
-        from vibe_rl.metrics import (  # noqa: PLC0415
-            TensorBoardBackend,
-            WandbBackend,
-            isolated,
-            setup_logging,
-        )
-        from vibe_rl.run_dir import RunDir  # noqa: PLC0415
-        from vibe_rl.runner import train_ppo  # noqa: PLC0415
-        from vibe_rl.runner.environment import make_env  # noqa: PLC0415
+        from vibe_rl.run_dir import RunDir  # noqa: PLC0415 - --help shall not wait for NumPy
 
-        stop()
-        setup_logging()
+        root = find_run(run, base_dir)
+        if not root.is_dir():
+            raise UsageError(f"{run!r} is a metrics file; a run to go on with has a directory")
+        run_dir = RunDir(run_id=root.name, base_dir=root.parent)
         try:
-            checked = PPOConfig(**vars(config))
-            make_env(checked.env_id, checked.num_envs)  # before a wrong one gets a directory
-            run = RunDir(experiment_name or f"ppo_{checked.env_id}", base_dir)
+            saved = run_dir.load_config()
+        except (FileNotFoundError, ValueError) as error:
+            raise UsageError(f"{run!r} has no config to go on with: {error}") from error
+        algorithm = _algorithm_of(saved)
+        if total_timesteps is not None:
+            saved["total_timesteps"] = total_timesteps
+        _train(algorithm, _checked(algorithm, saved), run_dir, options, stop, is_new=False)
+
+
+def _begin(algorithm: str, unchecked: TrainConfig, options: RunOptions) -> None:
+    with _until_stopped() as stop:
+        from vibe_rl.run_dir import RunDir  # noqa: PLC0415 - --help shall not wait for NumPy
+
+        config = _checked(algorithm, vars(unchecked))
+        name = options.experiment_name or f"{algorithm}_{config.env_id}"
+        try:
+            run_dir = RunDir(name, options.base_dir)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        log = shlex.quote(os.path.relpath(run.log_path()))
-        logging.getLogger("vibe_rl").info("Logging to %s", log)
-        backends = []
-        try:
-            if tensorboard:
-                backends.append(isolated(TensorBoardBackend, log_dir=run.logs))
-            if wandb:
-                options = {} if wandb_mode is None else {"mode": wandb_mode}
-                settings = {"project": wandb_project, "config": dataclasses.asdict(checked)}
-                backends.append(isolated(WandbBackend, run_dir=run.root, **settings, **options))
-        except Exception as error:
-            for backend in backends:
-                backend.close()
+        _train(algorithm, config, run_dir, options, stop, is_new=True)
+
+
+def _algorithm_of(saved: dict[str, Any]) -> str:
+    """The algorithm whose config has these fields."""
+    for algorithm, config_class in _CONFIGS.items():
+        if {field.name for field in dataclasses.fields(config_class)} == saved.keys():
+            return algorithm
+    raise UsageError("its config is of no algorithm of this version: train it by its own program")
+
+
+def _checked(algorithm: str, settings: dict[str, Any]) -> Any:
+    """The config, once it is sure that a run with it can begin."""
+    from vibe_rl.runner.environment import check_actions, make_env  # noqa: PLC0415 - as above
+
+    try:
+        config = _CONFIGS[algorithm](**settings)
+        env = make_env(config.env_id, config.num_envs)
+        if algorithm in _TAKES:
+            check_actions(algorithm.upper(), env, takes=_TAKES[algorithm])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return config
+
+
+def _train(
+    algorithm: str,
+    config: Any,
+    run: "RunDir",
+    options: LogOptions,
+    stop: Callable[..., None],
+    *,
+    is_new: bool,
+) -> None:
+    from vibe_rl.metrics import setup_logging  # noqa: PLC0415 - as above
+
+    runner = importlib.import_module(f"vibe_rl.runner.{algorithm}")
+    stop()
+    setup_logging()
+    log = shlex.quote(os.path.relpath(run.log_path()))
+    logging.getLogger("vibe_rl").info("Logging to %s", log)
+    try:
+        backends = _backends(config, run, options)
+    except Exception as error:
+        if is_new:
             shutil.rmtree(run.root)  # made just now, and nothing is in it
-            raise UsageError(" ".join(str(error).split())) from error
-        _, metrics = train_ppo(
-            checked, run_dir=run, callback=stop, progress=True, backends=backends
-        )
+        raise UsageError(" ".join(str(error).split())) from error
+    _, metrics = getattr(runner, f"train_{algorithm}")(
+        config, run_dir=run, callback=stop, progress=True, backends=backends
+    )
 
     print(f"Run directory: {os.path.relpath(run.root)}")
-    print(f"Final return:  {metrics['episode_return'][-1]:.1f} (mean of up to 100 episodes)")
+    if "eval_return_mean" in metrics:
+        final = metrics["eval_return_mean"][..., -1].mean()
+        print(f"Final return:  {final:.1f} (mean of {config.eval_episodes} evaluation episodes)")
+    else:
+        final = metrics["episode_return"][..., -1].mean()
+        print(f"Final return:  {final:.1f} (mean of up to 100 episodes)")
     print(f"Last record:   tail -n 1 {log}")
+    print(f"Curves:        vibe-rl watch {shlex.quote(os.path.relpath(run.root))}")
     if plot := _plot(run):
         print(f"Plot:          {os.path.relpath(plot)}")
-    if tensorboard:
-        print(f"Curves:        tensorboard --logdir {shlex.quote(os.path.relpath(run.logs))}")
+    if options.tensorboard:
+        # TensorBoard's files are written by tensorboardX; who looks at them needs the viewer too.
+        install = "" if find_spec("tensorboard") else "pip install tensorboard && "
+        logs = shlex.quote(os.path.relpath(run.logs))
+        print(f"TensorBoard:   {install}tensorboard --logdir {logs}")
+
+
+def _backends(config: TrainConfig, run: "RunDir", options: LogOptions) -> "list[LogBackend]":
+    from vibe_rl.metrics import (  # noqa: PLC0415 - as above
+        TensorBoardBackend,
+        WandbBackend,
+        isolated,
+    )
+
+    split = {"split_by": "seed"} if config.num_seeds > 1 else {}
+    backends: list[LogBackend] = []
+    try:
+        if options.tensorboard:
+            backends.append(isolated(TensorBoardBackend, log_dir=run.logs, **split))
+        if options.wandb:
+            mode = {} if options.wandb_mode is None else {"mode": options.wandb_mode}
+            settings = {"project": options.wandb_project, "config": dataclasses.asdict(config)}
+            backends.append(isolated(WandbBackend, run_dir=run.root, **settings, **mode, **split))
+    except Exception:
+        for backend in backends:
+            backend.close()
+        raise
+    return backends
 
 
 def _plot(run: "RunDir") -> Path | None:

@@ -90,7 +90,8 @@ def run_loop(
                 logger.flush(backends=False)  # what the run won't log again if it is killed
                 checkpoints.save(run)
             if bar is not None:
-                bar.update(step, {name: np.mean(values) for name, values in latest.items()})
+                means = {name: np.mean(latest[name]) for name in latest if name != "seed"}
+                bar.update(step, means)
             if callback is not None:
                 callback(step, state, latest)
     return run.state, run.history.arrays()
