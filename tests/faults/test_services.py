@@ -40,6 +40,7 @@ from recorders import FileBackend
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend
 from vibe_rl.metrics.feed import tickets
 
+os.environ.pop("WANDB_SERVICE", None)  # a service of the tests' own process
 warnings.simplefilter("always", ResourceWarning)
 tickets.PATIENCE_S = 3.0
 backends = [WandbBackend(mode="offline"), FileBackend("log"), TensorBoardBackend("tensorboard")]
