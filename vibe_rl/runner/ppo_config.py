@@ -36,7 +36,7 @@ class PPOConfig(TrainConfig):
     num_minibatches: int = 4
     """Gradient steps in one pass, each on its share of the collected steps."""
 
-    learning_rate: float = 2.5e-3
+    learning_rate: float = 1e-3
     """Adam's step size; the first one, if it is annealed."""
 
     anneal_learning_rate: bool = True

@@ -233,7 +233,8 @@ def collect(config: SACConfig, env: VectorEnv, state: TrainState) -> TrainState:
 
     def step(state: TrainState, _: None) -> tuple[TrainState, tuple[Transition, Outcome]]:
         key, action_key, env_key = jax.random.split(state.key, 3)
-        action, _ = actor.policy(state.learner.params.actor, state.obs).sample(action_key)
+        policy = actor.policy(state.learner.params.actor, state.obs)
+        action = policy.sample(action_key)[0]
         scaled = actions_of(env).scale(action)
         obs, env_state, outcome = env.step(env_key, state.env_state, scaled)
         transition = Transition(
