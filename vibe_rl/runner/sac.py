@@ -137,10 +137,6 @@ def train_sac(
         TypeError: If `config` is no `SACConfig`, or `run_dir` no `RunDir`.
         ValueError: If the environment is unknown or its actions are not continuous and bounded, or
             if there are backends but no run directory.
-
-    Example:
-        >>> run = RunDir("sac_pendulum")
-        >>> train_state, metrics = train_sac(SACConfig(seed=1), run_dir=run)
     """
     if not isinstance(config, SACConfig):
         raise TypeError(f"config is a SACConfig, not {config!r}")
