@@ -185,7 +185,7 @@ def _no_network(quick: bool, peers: Sequence[Peer]) -> list[Result]:
             for nth, (name, backend) in enumerate(cases.items())
         }
         logs |= {
-            peer.name: stack.enter_context(peer.opens(Path(directory) / peer.name))
+            peer.name: stack.enter_context(peer.opens(Path(directory) / f"plain {peer.name}"))
             for peer in peers
         }
         for name, log in logs.items():
