@@ -207,6 +207,18 @@ def test_a_feed_under_way_is_not_cut_short(path):
     assert len(read_metrics(path)) == 2
 
 
+def test_a_file_of_a_longer_name_keeps_its_cursors(path):
+    other = path.with_name("metrics.eval.jsonl")
+    for each in (path, other):
+        log(each, range(5), "first", backends=[Recorder()])
+    (cursor,) = path.parent.glob("metrics.eval.*.cursor.json")
+    before = cursor.read_bytes()
+    with MetricsLogger(other, [Recorder()]):
+        MetricsLogger(path, resume_step=1).close()
+    assert len(read_metrics(path)) == 2
+    assert cursor.read_bytes() == before
+
+
 @pytest.mark.parametrize("value", [-1, 1.5, "1", True])
 def test_a_step_that_is_none_is_refused(path, value):
     with pytest.raises(ValueError, match=r"resume_step is a number of steps, at least 0, not "):

@@ -189,7 +189,11 @@ def _lock(file: Path) -> int:
 
 
 def _cursor_paths(path: Path, label: str = "*") -> Iterator[Path]:
-    return path.parent.glob(f"{escape(path.name.removesuffix('.jsonl'))}.{label}-*.cursor.json")
+    stem = path.name.removesuffix(".jsonl")
+    for file in path.parent.glob(f"{escape(stem)}.{label}-*.cursor.json"):
+        # No label has a dot: what has one is another file's, such as metrics.eval.jsonl's.
+        if "." not in file.name[len(stem) + 1 : -len(".cursor.json")]:
+            yield file
 
 
 def _relocatable(identity: str, path: Path) -> str:
