@@ -111,6 +111,28 @@ def test_a_check_that_breaks_harms_nobody(tmp_path, caplog):
         MetricsLogger(path, alert=3)
 
 
+def test_a_check_goes_on_after_records_that_it_breaks_at(tmp_path, caplog):
+    """However many in a row: it isn't a service that is down, and comes back."""
+    seen = []
+
+    def check(record):
+        seen.append(record["step"])
+        return None if record["loss"] < 5 else "the loss explodes"
+
+    with MetricsLogger(tmp_path / "metrics.jsonl", alert=check) as logger:
+        for step in range(5):
+            logger.write({"step": step, "return": 1.0})
+        logger.write({"step": 5, "loss": 9.0})
+        assert logger.flush()
+        assert logger.stats.backends["alert"].behind == 0
+    assert seen == list(range(6))
+    assert [alarm.step for alarm in read_alarms(tmp_path / "metrics.jsonl")] == [5]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in errors] == [
+        "alert raised KeyError at step 0; such records are passed over"
+    ]
+
+
 def test_first_nonfinite_finds_and_counts_in_the_whole_file(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with MetricsLogger(path) as logger:

@@ -93,14 +93,13 @@ class AlertBackend:
         self._alert = alert
         self._path = path
         self._said: set[str] = set()
+        self._errors: set[type[Exception]] = set()
 
     def log(self, record: dict[str, Any], step: int | None = None) -> None:
         """Check a record, and warn of what is wrong, once in these words."""
-        message = self._alert(record)
+        message = self._check(record)
         if message is None or message in self._said or len(self._said) >= _MOST_ALERTS:
             return
-        if not isinstance(message, str):
-            raise TypeError(f"alert returns a text or None, not {message!r}")
         self._said.add(message)
         step = record.get("step", step)
         _log.warning("alert: %s%s", message, "" if step is None else f" (step {step})")
@@ -108,6 +107,24 @@ class AlertBackend:
 
     def close(self) -> None:
         """Do nothing."""
+
+    def _check(self, record: dict[str, Any]) -> str | None:
+        """What the check says; None if it raises, for another try would give the same error."""
+        try:
+            message = self._alert(record)
+            if not isinstance(message, str | None):
+                raise TypeError(f"alert returns a text or None, not {message!r}")  # noqa: TRY301 - as the check's own
+        except Exception as error:  # noqa: BLE001 - it is the user's, and harms nobody else
+            if type(error) not in self._errors:
+                self._errors.add(type(error))
+                _log.error(
+                    "alert raised %s at step %s; such records are passed over",
+                    type(error).__name__,
+                    record.get("step"),
+                    exc_info=error,
+                )
+            return None
+        return message
 
 
 def read_alarms(run: str | os.PathLike[str] | RunDir) -> list[Alarm]:
