@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import signal
+import stat
 
 import numpy as np
 import pytest
@@ -142,6 +143,31 @@ def test_ordinals_are_never_used_twice(path):
         assert len(backend.ordinals) == 4
         assert not used & set(backend.ordinals)
         used |= set(backend.ordinals)
+
+
+def test_ordinals_are_never_used_twice_by_a_run_that_goes_back_further_than_its_last_start(path):
+    used = set()
+    for attempt, (first, last) in enumerate([(0, 9), (6, 9), (3, 9), (8, 9)]):
+        backend = Recorder()
+        backend.name = f"new to the file {attempt}"
+        steps = range(first, last + 1)
+        log(path, steps, attempt, backends=[backend], resume_step=first - 1 if first else None)
+        assert len(backend.ordinals) == len(steps)
+        assert not used & set(backend.ordinals)
+        used |= set(backend.ordinals)
+
+
+def test_the_file_stays_a_link_and_its_mode_what_it_was(path):
+    scratch = path.parent / "scratch"
+    scratch.mkdir()
+    path.symlink_to(scratch / "run.jsonl")
+    log(path, range(5), "first")
+    path.chmod(0o640)
+    log(path, [2], "second", resume_step=1)
+    assert path.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert history(path) == [(0, "first"), (1, "first"), (2, "second")]
+    assert len(list(scratch.iterdir())) == 1
 
 
 def test_a_file_that_is_emptied_keeps_its_backends(path, caplog):

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
@@ -21,7 +22,7 @@ import orjson
 from vibe_rl.atomic import write_atomically
 from vibe_rl.metrics.append import lock, read_writers, repair, writers_path
 from vibe_rl.metrics.feed.cursor import CursorInUseError, move_cursors
-from vibe_rl.metrics.lines import Lines, Position
+from vibe_rl.metrics.lines import Lines, Position, count_lines
 
 _BLOCK = 1 << 20
 
@@ -29,11 +30,10 @@ _log = logging.getLogger("vibe_rl")
 
 
 class _Cut(NamedTuple):
-    """Neighbouring lines that make way: where they begin and end in the file, and how many."""
+    """Neighbouring lines that make way: where they begin and end in the file."""
 
     start: int
     end: int
-    lines: int
 
 
 def supersede(path: Path, step: int) -> None:
@@ -77,19 +77,18 @@ def superseded_path(path: Path) -> Path:
 
 
 def _cuts(path: Path, step: int) -> Iterator[_Cut]:
-    start = byte = lines = 0
+    start = byte = 0
     is_past = False
     with path.open("rb") as file:
         for line in file:
             its = _step(line)
             if its is not None and (its > step) != is_past:
                 if is_past:
-                    yield _Cut(start, byte, lines)
-                is_past, start, lines = its > step, byte, 0
+                    yield _Cut(start, byte)
+                is_past, start = its > step, byte
             byte += len(line)
-            lines += 1
     if is_past:
-        yield _Cut(start, byte, lines)
+        yield _Cut(start, byte)
 
 
 def _step(line: bytes) -> float | None:
@@ -107,11 +106,13 @@ def _replace(path: Path, fd: int, cuts: list[_Cut], step: int) -> None:
     time, and `metrics.superseded.jsonl` would have some twice.
     """
     size = os.fstat(fd).st_size
-    kept = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    target = path.resolve()  # a link stays one
+    kept = target.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with kept.open("xb") as new, superseded_path(path).open("ab") as old, ExitStack() as hold:
+            os.fchmod(new.fileno(), stat.S_IMODE(os.fstat(fd).st_mode))
             end = 0
-            for cut in [*cuts, _Cut(size, size, 0)]:
+            for cut in [*cuts, _Cut(size, size)]:
                 _copy(fd, end, cut.start, new)
                 _copy(fd, cut.start, cut.end, old)
                 end = cut.end
@@ -119,8 +120,8 @@ def _replace(path: Path, fd: int, cuts: list[_Cut], step: int) -> None:
                 each.flush()
                 os.fsync(each.fileno())
             move_cursors(path, partial(_moved, cuts=cuts), _file_id(kept), restart=step, hold=hold)
-            _move_notes(path, cuts)
-            kept.replace(path)
+            _move_notes(path, kept, cuts)
+            kept.replace(target)
     except BaseException:
         kept.unlink(missing_ok=True)
         raise
@@ -161,11 +162,12 @@ def _moved(byte: int, cuts: list[_Cut]) -> int:
     return byte - sum(min(byte, cut.end) - cut.start for cut in cuts if cut.start < byte)
 
 
-def _move_notes(path: Path, cuts: list[_Cut]) -> None:
+def _move_notes(path: Path, kept: Path, cuts: list[_Cut]) -> None:
     """Have the notes of the file's writers name the places where their lines lie now."""
     notes = read_writers(path)
     if last := [note for note in notes if note["event"] == "open"][-1:]:
-        since = sum(cut.lines for cut in cuts if cut.start >= last[0]["byte"])
+        byte = last[0]["byte"]
+        since = count_lines(path, byte) - count_lines(kept, _moved(byte, cuts))
         last[0]["superseded"] = last[0].get("superseded", 0) + since
     lines = (
         orjson.dumps({**note, "byte": _moved(note["byte"], cuts)}, None, orjson.OPT_APPEND_NEWLINE)
