@@ -1,7 +1,6 @@
 """`vibe-rl train`: train an agent, and log the run while it goes on."""
 
 import dataclasses
-import importlib
 import logging
 import os
 import shlex
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
+from vibe_rl import runner
 from vibe_rl.cli import TerminatedError, UsageError
 from vibe_rl.cli.select import find_run
 from vibe_rl.runner import DQNConfig, PPOConfig, SACConfig
@@ -172,6 +172,7 @@ def _algorithm_of(saved: dict[str, Any]) -> str:
 
 def _checked(algorithm: str, settings: dict[str, Any]) -> Any:
     """The config, once it is sure that a run with it can begin."""
+    getattr(runner, f"train_{algorithm}")  # first, for its error names the extra that is missing
     from vibe_rl.runner.environment import check_actions, make_env  # noqa: PLC0415 - as above
 
     try:
@@ -195,7 +196,6 @@ def _train(
 ) -> None:
     from vibe_rl.metrics import setup_logging  # noqa: PLC0415 - as above
 
-    runner = importlib.import_module(f"vibe_rl.runner.{algorithm}")
     stop()
     setup_logging()
     log = shlex.quote(os.path.relpath(run.log_path()))
