@@ -60,7 +60,7 @@ def test_any_name_is_stored_as_it_is_and_names_no_file(tmp_path):
 def test_wandb_takes_them_too_and_no_other_record_suffers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record = {name: place for place, name in enumerate(NAMES)}
-    round_trip(tmp_path, record, [WandbBackend(mode="offline")])
+    round_trip(tmp_path, record, [WandbBackend(mode="offline", dir=tmp_path)])
     (file,) = wandb_files(tmp_path / "wandb")
     rows = wandb_rows(file)
     assert [row["i"] for row in rows if "i" in row] == [0, 1]
