@@ -3,8 +3,10 @@
 import errno
 import json
 import logging
+import shutil
 import signal
 import stat
+import time
 
 import numpy as np
 import pytest
@@ -186,6 +188,35 @@ def test_a_backend_is_told_once(path):
     log(path, [3], "third", backends=[later])
     assert told.restarts == [(1, 0)]
     assert later.restarts == []
+
+
+def test_a_backend_that_could_not_be_told_is_not_told_later(path, caplog):
+    """For it would drop what it has got meanwhile."""
+
+    class Failing(Recorder):
+        def restart(self, step):
+            super().restart(step)
+            raise OSError("the disk is full")
+
+    log(path, range(5), "first", backends=[Recorder()])
+    failing, later = Failing(), Recorder()
+    log(path, [2, 3], "second", backends=[failing], resume_step=1)
+    log(path, [4], "third", backends=[later])
+    assert failing.restarts == [(1, 0)]
+    assert failing.got == [(2, "second"), (3, "second")]
+    assert later.restarts == []
+    assert "the disk is full" in caplog.text
+
+
+def test_what_a_backend_was_told_survives_a_kill_before_the_first_record(path):
+    log(path, range(5), 1, backends=[TensorBoardBackend(log_dir=path.parent)])
+    with MetricsLogger(path, [TensorBoardBackend(log_dir=path.parent)], resume_step=2):
+        (cursor,) = path.parent.glob("*.cursor.json")
+        while "restart" in cursor.read_text():
+            time.sleep(0.01)
+        left = shutil.copytree(path.parent, path.parent / "left")  # as a kill now would leave it
+    log(left / path.name, [3], 2, backends=[TensorBoardBackend(log_dir=left)], resume_step=2)
+    assert scalars(left, "attempt") == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0)]
 
 
 def test_the_times_of_what_stays_are_those_of_who_wrote_it(path):

@@ -163,7 +163,6 @@ class Feed(Tickets):
     # -- on the feed's thread -----------------------------------------------------------------
 
     def _run(self) -> None:
-        self._tell_of_restart()
         while True:
             with self._changed:
                 asked, closing = self._asked, self._closing
@@ -183,13 +182,18 @@ class Feed(Tickets):
         cursor = self._cursor
         if cursor is None or cursor.restart is None:
             return
-        restart = getattr(self._backend, "restart", None)
-        if restart is None or self._delivery.call(partial(restart, cursor.restart)):
-            cursor.restart = None
+        if restart := getattr(self._backend, "restart", None):
+            self._delivery.call(partial(restart, cursor.restart))
+        # Also if it raised: told later, it would drop what was logged meanwhile.
+        cursor.restart = None
+        if self._flush is None:
             self._save(self._lines.position)
+        else:
+            self._flush_now()
 
     def _catch_up(self) -> bool:
         """Deliver what the file holds now; False if the backend was given up."""
+        self._tell_of_restart()
         end = self._look_at_file()
         while not self._abandoned:
             for is_past in self._delivery.deliver(end):
