@@ -13,6 +13,7 @@ from terminal import Terminal
 
 from vibe_rl.cli import main
 from vibe_rl.cli.overview import overview
+from vibe_rl.cli.select import metrics_files
 from vibe_rl.metrics import MetricsLogger, read_metrics
 from vibe_rl.run_dir import RunDir
 
@@ -94,6 +95,48 @@ def test_the_speed_of_a_resumed_run_is_that_of_its_last_logger():
 def test_an_empty_directory_is_no_error(capsys):
     assert main(["runs", "--base-dir", "none"]) == 0
     assert "vibe-rl train" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(capsys):
+    writers = RunDir(run_id=CRASHED).log_path("metrics.writers.jsonl")
+    writers.unlink()
+    writers.mkdir()
+    _, *rows = lines(capsys, "runs")
+    assert [row.split()[0] for row in rows] == ["finished", "unreadable", "running"]
+    assert "metrics.writers.jsonl" in rows[1]
+    row = json.loads(lines(capsys, "runs", "--json", "--state", "unreadable")[0])
+    assert (row["run"], row["step"], row["bytes"]) == (CRASHED, None, 0)
+
+
+@pytest.fixture
+def job():
+    """A run of a job of two processes, each with a file of its own."""
+    run = RunDir(run_id="job")
+    for process, path in enumerate([run.log_path(), run.log_path("metrics.p1.jsonl")]):
+        with MetricsLogger(path) as logger:
+            for step in range(5):
+                loss = float("nan") if (process, step) == (1, 3) else step + 10.0 * process
+                logger.write({"step": step, "process": process, "loss": loss})
+    return run
+
+
+def test_show_sums_up_the_files_of_all_processes(capsys, job):
+    (loss,) = (
+        metric
+        for metric in json.loads(lines(capsys, "show", "job", "--json")[0])["metrics"]
+        if metric["metric"] == "loss"
+    )
+    assert (loss["count"], loss["min"], loss["max"]) == (10, 0.0, 14.0)
+    assert (loss["first"], loss["last"]) == (0.0, 14.0)
+    assert (loss["nonfinite"], loss["nonfinite_step"]) == (1, 3)
+
+
+def test_tail_and_runs_take_the_files_of_all_processes(capsys, job):
+    newest = [json.loads(line) for line in lines(capsys, "tail", "job", "--json", "-n", "2")]
+    assert [(r["process"], r["step"]) for r in newest] == [(0, 3), (0, 4), (1, 3), (1, 4)]
+    row = json.loads(lines(capsys, "runs", "--json", "job")[0])
+    assert row["bytes"] == sum(file.stat().st_size for file in metrics_files(job))
+    assert row["step"] == 4
 
 
 def test_show_sums_a_run_up(capsys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
 
@@ -12,8 +12,8 @@ from vibe_rl.metrics.reading.state import run_state
 from vibe_rl.metrics.reading.tail import sample_records
 from vibe_rl.run_dir import RunDir
 
-# Of a larger file, as much is read; a hundred records or so.
-_MOST_BYTES = 1 << 14
+# Of a larger file, as much is read; fifty records or so.
+_MOST_BYTES = 1 << 13
 # Steps per second are those of the last records.
 _RATE_RECORDS = 20
 
@@ -24,29 +24,32 @@ class Overview:
 
     Attributes:
         run: Its id.
-        state: `"running"`, `"finished"`, `"crashed"` or `"unknown"`; see `run_state`.
+        state: `"running"`, `"finished"`, `"crashed"` or `"unknown"`, see `run_state`; or
+            `"unreadable"`.
         how: How its logger ended: `"closed"`, `"exit"`, an exception's name; None without a note.
+            Of a run that can't be read, why.
         started: When its first logger started, in seconds since the epoch; None if none has.
-        written: When its metrics file was written last; None without one.
+        written: When its metrics were written last; None without a file.
         step: The newest record's step.
         steps_per_second: The speed over the newest records.
         metric: The name of the metric that `last` and `trend` are of; None if it has none.
         last: Its newest value.
         trend: Its values at places spread over the run, in order.
-        bytes: The metrics file's size.
+        bytes: The metrics files' size. Of a job with a file for each process, the other values
+            are those of the first file.
     """
 
     run: str
     state: str
-    how: str | None
-    started: float | None
-    written: float | None
-    step: float | None
-    steps_per_second: float | None
-    metric: str | None
-    last: float | None
-    trend: list[float]
-    bytes: int
+    how: str | None = None
+    started: float | None = None
+    written: float | None = None
+    step: float | None = None
+    steps_per_second: float | None = None
+    metric: str | None = None
+    last: float | None = None
+    trend: list[float] = field(default_factory=list)
+    bytes: int = 0
 
 
 def overview(run: RunDir, metric: str | None = None) -> Overview:
@@ -55,16 +58,21 @@ def overview(run: RunDir, metric: str | None = None) -> Overview:
     Args:
         run: The run.
         metric: The metric to show; None chooses the run's return.
+
+    Returns:
+        The row. A run whose files can't be read hides no other: its row says so.
     """
-    path = next(iter(metrics_files(run)), run.log_path())
-    state = run_state(run)
     try:
-        stat = path.stat()
-    except OSError:
-        written, num_bytes, records = None, 0, []
-    else:
-        written, num_bytes = stat.st_mtime, stat.st_size
-        records = sample_records(path, _MOST_BYTES).records
+        return _read(run, metric)
+    except OSError as error:
+        return Overview(run.run_id, "unreadable", how=str(error))
+
+
+def _read(run: RunDir, metric: str | None) -> Overview:
+    files = metrics_files(run)
+    state = run_state(run)
+    stats = [file.stat() for file in files]
+    records = sample_records(files[0], _MOST_BYTES).records if files else []
     # All names, but the values of one record: to take apart every one takes longer than to read it.
     nested = [metrics_of(record) for record in records[-1:]]
     metric = metric or return_metric(chain.from_iterable([*records, *nested]))
@@ -75,13 +83,13 @@ def overview(run: RunDir, metric: str | None = None) -> Overview:
         state=state.state,
         how=state.how,
         started=state.opened,
-        written=written,
+        written=max((stat.st_mtime for stat in stats), default=None),
         step=next((r["step"] for r in reversed(records) if is_number(r.get("step"))), None),
         steps_per_second=_rate(records[-_RATE_RECORDS:]),
         metric=metric,
         last=trend[-1] if trend else None,
         trend=trend,
-        bytes=num_bytes,
+        bytes=sum(stat.st_size for stat in stats),
     )
 
 

@@ -16,7 +16,7 @@ from vibe_rl.cli import UsageError
 if TYPE_CHECKING:
     from vibe_rl.cli.overview import Overview
 
-_STATE_COLOURS = {"running": "green", "crashed": "red", "unknown": "dim"}
+_STATE_COLOURS = {"running": "green", "crashed": "red", "unreadable": "red", "unknown": "dim"}
 
 # "started" is the order in which runs are found.
 Sort = Literal["started", "written", "name", "step", "return", "size"]
@@ -26,7 +26,7 @@ def runs(
     pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "",
     *,
     base_dir: Annotated[str, arg(metavar="DIR")] = "runs",
-    state: Literal["running", "finished", "crashed", "unknown"] | None = None,
+    state: Literal["running", "finished", "crashed", "unreadable", "unknown"] | None = None,
     metric: Annotated[str | None, arg(metavar="NAME")] = None,
     sort: Sort = "started",
     newest: Annotated[int | None, arg(aliases=["-n"], metavar="N")] = None,
@@ -110,7 +110,7 @@ def _print_table(rows: list[Overview]) -> None:
                 last if is_finite else (last, "red"),
                 sparkline(row.trend),
                 size(row.bytes),
-                row.run,
+                f"{row.run}  {row.how}" if row.state == "unreadable" else row.run,
             ]
         )
     Terminal().show(Columns("<>>>><><", table).lines(table))

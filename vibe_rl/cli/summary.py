@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vibe_rl.cli.fields import metrics_of
+from vibe_rl.cli.fields import is_number, metrics_of
 from vibe_rl.cli.select import metrics_files
 from vibe_rl.metrics.feed.cursor import is_in_use, saved_positions
 from vibe_rl.metrics.lines import count_lines
@@ -68,18 +68,16 @@ def summarise(run: Path, most_bytes: int | None) -> tuple[list[MetricSummary], f
         First and last values are those of the whole file in any case, and so are non-finite ones.
     """
     found: dict[str, MetricSummary] = {}
-    fraction = 1.0
-    for file in metrics_files(run):
-        sample = sample_records(file, most_bytes)
-        fraction = min(fraction, sample.fraction)
-        _add(found, sample.records)
-        for metric, first in first_nonfinite(file).items():
-            if metric in found:
-                summary = found[metric]
-                summary.nonfinite += first.count
-                if summary.nonfinite_step is None:
-                    summary.nonfinite_step = first.step
-    return list(found.values()), fraction
+    files = metrics_files(run)
+    samples = [sample_records(file, most_bytes and most_bytes // len(files)) for file in files]
+    records = [record for sample in samples for record in sample.records]
+    if len(files) > 1:  # a job's processes, which went side by side
+        records.sort(key=_step)
+    _add(found, records)
+    for metric, first in first_nonfinite(run).items():
+        if metric in found:
+            found[metric].nonfinite, found[metric].nonfinite_step = first.count, first.step
+    return list(found.values()), min((sample.fraction for sample in samples), default=1.0)
 
 
 def backends(run: Path) -> list[BackendProgress]:
@@ -91,6 +89,11 @@ def backends(run: Path) -> list[BackendProgress]:
         for file in metrics_files(run)
         for identity, position in saved_positions(file).items()
     ]
+
+
+def _step(record: Mapping[str, Any]) -> float:
+    step = record.get("step")
+    return step if is_number(step) and not math.isnan(step) else -math.inf
 
 
 def _add(found: dict[str, MetricSummary], records: Iterable[Mapping[str, Any]]) -> None:

@@ -38,7 +38,7 @@ def tail(
         run: A path, an id, the beginning of one, or latest.
         base_dir: The directory of all runs.
         follow: Go on as records land; ends with the run, or at Ctrl-C.
-        newest: How many records to begin with.
+        newest: How many records to begin with, of each process if a job has several.
         column: A field to show; may be given several times. Without it, as many as fit.
         json: Print the records as JSON Lines, as they stand in the file.
     """

@@ -171,10 +171,14 @@ def process_path(path: Path, process: int) -> Path:
 def process_paths(path: Path) -> list[Path]:
     """The files of a job's processes that are there, in the processes' order."""
     stem = re.escape(path.name.removesuffix(".jsonl"))
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 - a glob is slow, of thousands of runs
+    except OSError:
+        return []
     found = {
-        int(match[1]): each
-        for each in path.parent.glob("*.jsonl")
-        if (match := re.fullmatch(rf"{stem}\.p([0-9]+)\.jsonl", each.name))
+        int(match[1]): path.with_name(name)
+        for name in names
+        if (match := re.fullmatch(rf"{stem}\.p([0-9]+)\.jsonl", name))
     }
     return [found[process] for process in sorted(found)]
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 from vibe_rl.metrics import MetricsLogger
 from vibe_rl.metrics.reading.series import numeric_metrics, read_series
@@ -67,3 +68,15 @@ def test_numeric_metrics_are_named_cheaply(tmp_path):
         logger.write({"step": 0, "text": "x", "eval": {"return": 1.0}, "list": [1, 2]})
         logger.write({"step": 1, "loss": math.nan})
     assert numeric_metrics(path) == ["step", "eval/return", "wall_time", "loss"]
+
+
+@pytest.mark.parametrize("most_bytes", [None, 1 << 20])
+def test_of_a_job_each_process_file_is_read_and_the_first_one_counts(tmp_path, most_bytes):
+    for process, name in enumerate(["metrics.jsonl", "metrics.p1.jsonl"]):
+        lines = [f'{{"step":{step},"process":{process},"loss":{process}.5}}\n' for step in range(3)]
+        (tmp_path / name).write_text("".join(lines[process:]) + '{"step":9,"own":1}\n' * process)
+    path = tmp_path / "metrics.jsonl"
+    series = read_series(path, ["loss", "own"], most_bytes=most_bytes)
+    assert [column.tolist() for column in series["loss"].curves()[None]] == [[0, 1, 2], [0.5] * 3]
+    assert series["own"].y.tolist() == [1]
+    assert "own" in numeric_metrics(path)

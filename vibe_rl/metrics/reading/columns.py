@@ -99,15 +99,21 @@ def join_stretches(stretches: Iterator[Stretch]) -> tuple[dict[str, Column], int
     return {name: join(parts.pop(name), rows) for name in list(parts)}, rows
 
 
+def file_stretches(path: Path, wanted: Collection[str] | None) -> Iterator[Stretch]:
+    """Columns of one file, of a job's just this one, stretch by stretch."""
+    if wanted is None or not polars_engine.is_installed():
+        yield from _parse(read_blocks(path), wanted)
+    else:
+        yield from chain.from_iterable(_in_threads(path, wanted))
+
+
 def _stretches(path: Path, wanted: Collection[str] | None) -> Iterator[Stretch]:
     if process_paths(path):
         records = iter_metrics(path)
         while batch := list(islice(records, 1000)):
             yield len(batch), parts_of(batch, wanted)
-    elif wanted is None or not polars_engine.is_installed():
-        yield from _parse(read_blocks(path), wanted)
     else:
-        yield from chain.from_iterable(_in_threads(path, wanted))
+        yield from file_stretches(path, wanted)
 
 
 def _in_threads(path: Path, wanted: Collection[str]) -> Iterator[list[Stretch]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vibe_rl.metrics.reading.columns import join_stretches, read_table
+from vibe_rl.metrics.append import process_paths
+from vibe_rl.metrics.reading.blocks import metrics_path
+from vibe_rl.metrics.reading.columns import Stretch, file_stretches, join_stretches
 from vibe_rl.metrics.reading.parts import Column, parts_of
 from vibe_rl.metrics.reading.tail import head_records, sample_records, tail_records
 from vibe_rl.run_dir import RunDir
@@ -56,7 +59,8 @@ def read_series(
     """Read metrics as curves.
 
     A metric that only each tenth record has gives a curve without gaps; a NaN that was logged is
-    a gap.
+    a gap. Of a job with a file for each process, all are read; where several processes have a
+    record of one step, and no seeds, the first one's counts.
 
     Args:
         run: The metrics file, a run's directory, or a `RunDir`.
@@ -67,17 +71,27 @@ def read_series(
     Returns:
         The metrics that any record has as numbers.
     """
-    wanted = [x, SEED, *metrics]
+    files = _files(run)
     fraction = 1.0
-    if most_bytes is None:
-        table, rows = read_table(run, wanted)
-    else:
-        sample = sample_records(run, most_bytes)
-        fraction, rows = sample.fraction, len(sample.records)
-        table, _ = join_stretches(iter([(rows, parts_of(sample.records, wanted))]))
-    # In a sample, the numbers are those that records so far into the file have.
-    numbers = Column(np.arange(rows) / fraction if rows else np.empty(0), np.ones(rows, np.bool_))
-    places = table.get(x) if x != "step" else table.get(x, numbers)
+    numbers: list[Floats] = []
+
+    def stretches() -> Iterator[Stretch]:
+        nonlocal fraction
+        for file in reversed(files):  # so that the first process' value is the last of a step
+            first = 0
+            share = None if most_bytes is None else most_bytes // len(files)
+            read, found = _read(file, [x, SEED, *metrics], share)
+            fraction = min(fraction, read)
+            for rows, parts in found:
+                # In a sample, those that records so far into the file have.
+                numbers.append((first + np.arange(rows)) / read)
+                first += rows
+                yield rows, parts
+
+    table, rows = join_stretches(stretches())
+    places = table.get(x)
+    if places is None and x == "step" and rows:
+        places = Column(np.concatenate(numbers), np.ones(rows, np.bool_))
     if places is None or not _is_numeric(places):
         return {}
     seeds = table.get(SEED)
@@ -101,9 +115,23 @@ def read_series(
 
 def numeric_metrics(run: str | os.PathLike[str] | RunDir) -> list[str]:
     """Name the numeric fields of a run's first and last records, in order of appearance."""
-    records = head_records(run, 100) + tail_records(run, 100)
+    files = _files(run)
+    records = [r for file in files for r in (*head_records(file, 100), *tail_records(file, 100))]
     parts = parts_of(records, None)
     return [name for name, part in parts.items() if part.values.dtype.kind in "iuf"]
+
+
+def _files(run: str | os.PathLike[str] | RunDir) -> list[Path]:
+    path = metrics_path(run)
+    return [path, *process_paths(path)]
+
+
+def _read(file: Path, wanted: list[str], most_bytes: int | None) -> tuple[float, Iterator[Stretch]]:
+    """The share of a file that is read, and its columns."""
+    if most_bytes is None:
+        return 1.0, file_stretches(file, wanted)
+    sample = sample_records(file, most_bytes)
+    return sample.fraction, iter([(len(sample.records), parts_of(sample.records, wanted))])
 
 
 def _is_numeric(column: Column) -> bool:
