@@ -175,6 +175,13 @@ def test_a_short_run_logs_its_fields():
         assert np.isfinite(metrics[name][1:]).all()
 
 
+def test_several_seeds_of_the_default_networks_begin():
+    # Their orthogonal weights, drawn under vmap, have hung XLA.
+    config = SACConfig(total_timesteps=4, num_seeds=2, eval_interval=0, batch_size=8)
+    state, _ = train_sac(config)
+    assert state.num_steps.tolist() == [4, 4]
+
+
 def test_several_seeds_learn_apart():
     _, metrics = train_sac(dataclasses.replace(SMALL, num_seeds=2))
     assert metrics["critic_loss"].shape == (2, 4)
