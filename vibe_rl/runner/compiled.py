@@ -61,8 +61,8 @@ class Compiled:
 
     def init(self) -> Any:
         """The state before the first step."""
-        init = jax.jit(self._algorithm.init, static_argnums=(0, 1))
-        init = functools.partial(init, self._static, self._env)
+        compiled = jax.jit(self._algorithm.init, static_argnums=(0, 1))
+        init = functools.partial(compiled, self._static, self._env)
         keys = self._map(jax.random.key)(self._seeds)
         # Not by vmap: several QR decompositions at once, each of a batch, hang XLA on two cores.
         return jax.lax.map(init, keys) if self._many else init(keys)
