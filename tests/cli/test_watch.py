@@ -100,6 +100,14 @@ def test_runs_are_overlaid_and_a_large_file_is_sampled(tmp_path, terminal):
     watch.wait_for("● a  finished", "● b  no logger", "sample:", "of 2")
 
 
+def test_of_many_runs_each_is_named_and_so_is_the_one_that_is_not_finite(tmp_path, terminal):
+    for nth, run_id in enumerate("abcdef"):
+        loss = float("nan") if run_id == "b" else float(nth)
+        write(tmp_path, run_id, [{"step": 1, "loss": loss}, {"step": 2, "loss": 1.0}])
+    watch = terminal("watch", *"abcdef")
+    watch.wait_for("● d  finished", "● e  ● f", "1 not finite of b (x ▲ ▼): nan at step 1")
+
+
 @pytest.mark.parametrize(
     ("signum", "code", "message"),
     [

@@ -24,6 +24,8 @@ from vibe_rl.cli.watching.live_run import LiveRun, XAxis
 # Between two looks at the files: a reader of a few bytes costs the training run nothing.
 _LOOK_S = 1.0
 _WINDOWS = (1, 10, 100, 1000)
+# So many runs have a row of their own at the top.
+_ROWS = 4
 # Okabe and Ito's colours, which the colour-blind can tell apart, as far as they stand out on black.
 _COLOURS: tuple[RGB, ...] = (
     (86, 180, 233),
@@ -46,7 +48,7 @@ class WatchApp(App[int]):
     """
 
     CSS = """
-    #head { height: auto; max-height: 6; text-wrap: nowrap; text-overflow: ellipsis; }
+    #head { height: auto; max-height: 6; text-overflow: ellipsis; }
     #chart { height: 1fr; text-wrap: nowrap; }
     #foot { height: auto; max-height: 4; text-wrap: nowrap; text-overflow: ellipsis; }
     #choice { display: none; height: 1fr; }
@@ -191,9 +193,8 @@ class WatchApp(App[int]):
 
     def _draw_head(self) -> None:
         head = Text()
-        for nth, run in enumerate(self._runs[:4]):
-            head.append("● ", f"rgb{_COLOURS[nth % len(_COLOURS)]}".replace(" ", ""))
-            head.append(run.name, "bold")
+        for nth, run in enumerate(self._runs[:_ROWS]):
+            head.append_text(_bullet(nth)).append(run.name, "bold")
             state = run.state.state if run.state.state != "unknown" else "no logger"
             colour = {"running": "green", "crashed": "red"}.get(state, "")
             head.append(f"  {state}", colour)
@@ -201,8 +202,8 @@ class WatchApp(App[int]):
             if run.state.state == "running" and run.came is not None:
                 head.append(f"  {duration(time.monotonic() - run.came)} ago", "dim")
             head.append("\n")
-        if len(self._runs) > 4:
-            head.append(f"… and {len(self._runs) - 4} more\n", "dim")
+        for nth, run in enumerate(self._runs[_ROWS:], start=_ROWS):  # these share a row or two
+            head.append_text(_bullet(nth)).append(f"{run.name}  ")
         head.rstrip()
         self.query_one("#head", Static).update(head)
 
@@ -247,6 +248,7 @@ class WatchApp(App[int]):
             if (found := run.nonfinite(metric)) is not None:
                 count, step, value = found
                 seen = "in the sample " if run.fraction < 1 else ""
+                seen += f"of {run.name} " if len(self._runs) > 1 else ""
                 foot.append(
                     f"\n{count} not finite {seen}(x ▲ ▼): {value:g} at step {short(step)}", "red"
                 )
@@ -256,3 +258,8 @@ class WatchApp(App[int]):
         if alerts:
             foot.append(f"\nalert: {alerts[-1].message} at step {short(alerts[-1].step)}", "red")
         return foot.append("\n").append_text(legend) if legend else foot
+
+
+def _bullet(nth: int) -> Text:
+    """What shows a run's colour beside its name."""
+    return Text("● ", f"rgb{_COLOURS[nth % len(_COLOURS)]}".replace(" ", ""))
