@@ -126,7 +126,8 @@ def train_dqn(
 
     Example:
         >>> run = RunDir("dqn_cartpole")
-        >>> train_state, metrics = train_dqn(DQNConfig(seed=1), run_dir=run)
+        >>> config = DQNConfig(total_timesteps=20_000, seed=1)
+        >>> train_state, metrics = train_dqn(config, run_dir=run)
     """
     if not isinstance(config, DQNConfig):
         raise TypeError(f"config is a DQNConfig, not {config!r}")

@@ -129,7 +129,8 @@ def train_ppo(
 
     Example:
         >>> run = RunDir("ppo_cartpole")
-        >>> train_state, metrics = train_ppo(PPOConfig(seed=1), run_dir=run)
+        >>> config = PPOConfig(total_timesteps=20_000, seed=1)
+        >>> train_state, metrics = train_ppo(config, run_dir=run)
     """
     if not isinstance(config, PPOConfig):
         raise TypeError(f"config is a PPOConfig, not {config!r}")
