@@ -49,7 +49,7 @@ class RunDir:
         ValueError: `experiment_name` or `run_id` is not one path component, or `base_dir` is a URL.
         TimeoutError: The first process of the job does not make its `RunDir` within two minutes.
 
-    Example:
+    Examples:
         >>> run = RunDir("dqn_cartpole")
         >>> path = run.save_config({"algo": "dqn", "lr": 1e-3})
         >>> later = RunDir(run_id=run.run_id)
@@ -292,7 +292,7 @@ def find_runs(
     Raises:
         ValueError: `base_dir` is a URL.
 
-    Example:
+    Examples:
         >>> latest = find_runs("runs", "dqn_cartpole")[-1]
         >>> path = latest.log_path()
     """

@@ -28,7 +28,7 @@ def setup_logging(level: int | str = logging.INFO) -> None:
     Raises:
         ValueError: There is no level of that name.
 
-    Example:
+    Examples:
         >>> setup_logging()
         >>> logging.getLogger("vibe_rl").info("Starting training")
         ... # I 2026-02-15 14:30:22.123 [vibe_rl] Starting training
@@ -61,7 +61,7 @@ def log_step_progress(
             look like the Python numbers of their value.
         logger_name: The logger that gets the line.
 
-    Example:
+    Examples:
         >>> log_step_progress(5000, 100_000, metrics={"loss": 0.42, "reward": 195.0})
         ... # I 2026-02-15 14:30:22.123 [vibe_rl] step 5000/100000 (5.0%) | loss=0.42 reward=195
     """

@@ -86,7 +86,7 @@ class MetricsLogger(LogsInsideJit):
         OSError: If the path is a directory or can't be written; or if records would have to make
             way, but another logger has the file open.
 
-    Example:
+    Examples:
         >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
         ...     for step in range(3):
         ...         logger.write({"step": step, "loss": 1.0 / (step + 1)})
@@ -203,7 +203,7 @@ class MetricsLogger(LogsInsideJit):
             ValueError: If no column is given, or columns differ in length; if a value can't be
                 read or written; or if the logger is closed.
 
-        Example:
+        Examples:
             >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
             ...     logger.write_batch({"step": range(3), "loss": np.ones(3), "phase": "warm-up"})
         """

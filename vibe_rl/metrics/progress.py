@@ -36,7 +36,7 @@ class TrainingProgress:
         ValueError: `total_steps` is negative.
         ImportError: stderr is a terminal and `rich` is missing (on entering the context).
 
-    Example:
+    Examples:
         >>> with TrainingProgress(100_000) as progress:
         ...     for step in range(0, 100_000, 1000):
         ...         progress.update(step, {"loss": 0.42})

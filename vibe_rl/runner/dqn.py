@@ -124,7 +124,7 @@ def train_dqn(
         ValueError: If the environment is unknown or its actions are not discrete, or if there are
             backends but no run directory.
 
-    Example:
+    Examples:
         >>> run = RunDir("dqn_cartpole")
         >>> config = DQNConfig(total_timesteps=20_000, seed=1)
         >>> train_state, metrics = train_dqn(config, run_dir=run)

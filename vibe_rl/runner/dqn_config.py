@@ -21,7 +21,7 @@ class DQNConfig(TrainConfig):
     Raises:
         ValueError: If a value is out of its range; the message names the field and the value.
 
-    Example:
+    Examples:
         >>> config = DQNConfig(env_id="Acrobot-v1", epsilon_end=0.1)
         >>> config.num_updates, config.steps_per_update
         (62500, 8)

@@ -21,7 +21,7 @@ class SACConfig(TrainConfig):
     Raises:
         ValueError: If a value is out of its range; the message names the field and the value.
 
-    Example:
+    Examples:
         >>> config = SACConfig(total_timesteps=50_000, hidden_sizes=(256, 256))
         >>> config.num_updates, config.steps_per_update
         (12500, 4)

@@ -14,7 +14,7 @@ class LogBackend(Protocol):
     that also has a method `flush()` has it called by `MetricsLogger.flush()`; one that has
     `restart(step)` is told when the run goes back to a step, and logs anew what came after it.
 
-    Example:
+    Examples:
         >>> class PrintBackend:
         ...     def log(self, record, step=None):
         ...         print(step, record["loss"])

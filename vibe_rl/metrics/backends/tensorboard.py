@@ -52,7 +52,7 @@ class TensorBoardBackend:
         ValueError: If `log_dir` is a URL.
         OSError: If `log_dir` can't be written.
 
-    Example:
+    Examples:
         >>> backend = TensorBoardBackend(log_dir="runs/example/logs")
         >>> backend.log({"loss": 0.42, "eval": {"return": 195.0}}, step=1000)
         >>> backend.close()

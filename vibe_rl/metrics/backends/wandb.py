@@ -70,7 +70,7 @@ class WandbBackend:
         ValueError: If this process has the run open already.
         wandb.Error: If W&B refuses, for example to resume a run that was deleted.
 
-    Example:
+    Examples:
         >>> backend = WandbBackend(project="rl", config={"lr": 1e-3}, mode="offline")
         >>> backend.log({"step": 1000, "loss": 0.42}, step=1000)
         >>> backend.close()
@@ -241,7 +241,7 @@ def resume_wandb(
     Raises:
         Exception: What `WandbBackend` raises.
 
-    Example:
+    Examples:
         >>> backend = resume_wandb("runs/example", project="rl", mode="offline")
         >>> backend.close()
     """

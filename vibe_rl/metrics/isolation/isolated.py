@@ -55,7 +55,7 @@ def isolated(
         TypeError: If `backend` makes no backend, or something can't be sent to the other process.
         Exception: What the backend's construction raises.
 
-    Example:
+    Examples:
         >>> backend = isolated(TensorBoardBackend, log_dir="runs/example/logs")
         >>> with MetricsLogger("runs/example/logs/metrics.jsonl", backends=[backend]) as logger:
         ...     logger.write({"step": 1000, "loss": 0.42})

@@ -70,7 +70,7 @@ class LogsInsideJit(abc.ABC):
             ValueError: If `every` is no positive number or has no step to count, or if the logger
                 is closed. What arrives from a compiled function after that is counted in `stats`.
 
-        Example:
+        Examples:
             >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
             ...     @jax.jit
             ...     def train(weight):
@@ -151,7 +151,7 @@ class LogsInsideJit(abc.ABC):
                 their type (32 bits, unless `jax_enable_x64` is set), if there is no step to take a
                 `rate` of, or if the logger is closed.
 
-        Example:
+        Examples:
             >>> def train_step(weight, _):
             ...     return weight * 0.9, {"loss": weight**2}
             >>> with MetricsLogger("runs/seeds/metrics.jsonl") as logger:

@@ -45,7 +45,7 @@ def pack(metrics: Mapping[str, Any]) -> Packed:
         TypeError: If `metrics` is no mapping, a name no string, or a value of another kind (a
             complex number, a PRNG key, a list); names the metric.
 
-    Example:
+    Examples:
         >>> @jax.jit
         ... def train_step(weight):
         ...     return weight * 0.9, pack({"loss": weight**2, "positive": weight > 0})

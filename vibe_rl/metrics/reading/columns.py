@@ -52,7 +52,7 @@ def read_columns(
         TypeError: If `columns` is a single text.
         ValueError: If no record has a field that is asked for.
 
-    Example:
+    Examples:
         >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
         ...     logger.write_batch({"step": range(3), "loss": [0.5, float("nan"), 0.25]})
         >>> read_columns("runs/example/metrics.jsonl", columns=["step", "loss"])

@@ -25,7 +25,7 @@ def downsample(x: ArrayLike, y: ArrayLike, n: int) -> tuple[Floats, Floats]:
     Raises:
         ValueError: If `n` is less than 3, or `x` and `y` are not of one length.
 
-    Example:
+    Examples:
         >>> x, y = downsample(range(1000), [0.0] * 500 + [9.0] + [0.0] * 499, 30)
         >>> len(x) <= 30, y.max()
         (True, np.float64(9.0))

@@ -48,7 +48,7 @@ def iter_metrics(
         ValueError: With `strict`, at a line that is no JSON object; names file and line. Or if
             `timeout` is given without `follow`.
 
-    Example:
+    Examples:
         >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
         ...     logger.write({"step": 0, "loss": 0.5})
         >>> for record in iter_metrics("runs/example/metrics.jsonl", follow=True):
@@ -80,7 +80,7 @@ def read_metrics(
     Raises:
         ValueError: With `strict`, at a line that is no JSON object; names file and line.
 
-    Example:
+    Examples:
         >>> read_metrics("runs/none/logs/metrics.jsonl")
         []
     """

@@ -37,7 +37,7 @@ def load_runs(
     Raises:
         TypeError: If `columns` is a single text.
 
-    Example:
+    Examples:
         >>> load_runs("runs", "none_*")["run"]
         array([], dtype=object)
     """
