@@ -187,3 +187,12 @@ save_figure(plot_runs(group_runs(find_runs(".")), "return"), "x.png")
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("band", ["ci", "none"])
+def test_a_seed_that_is_nan_is_a_gap_of_the_interquartile_mean_and_its_band(band):
+    x = np.arange(5.0)
+    curves = [(x, np.where(x == 2, np.nan, seed) if seed == 3 else x * seed) for seed in range(8)]
+    curve = aggregate(curves, center="iqm", band=band)
+    for column in (curve.y, curve.low, curve.high):
+        assert np.isnan(column).tolist() == [False, False, True, False, False]
