@@ -52,6 +52,7 @@ CONFIG = PPOConfig(
     value_coef=1.0,
     max_grad_norm=1.0,
     normalize_advantage=False,
+    scale_rewards=False,
     hidden_sizes=(8, 4),
     activation="relu",
 )

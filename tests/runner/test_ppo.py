@@ -41,12 +41,16 @@ def test_advantages_are_those_of_a_plain_loop(gamma, gae_lambda):
         np.testing.assert_allclose(advantages[:, env], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_values_what_an_action_led_to_not_what_was_reset_after_it():
-    config = PPOConfig(num_envs=2, num_steps=3, num_minibatches=1, hidden_sizes=(8,))
+@pytest.mark.parametrize("scale_rewards", [False, True])
+def test_a_batch_values_what_an_action_led_to_not_what_was_reset_after_it(scale_rewards):
+    config = PPOConfig(
+        num_envs=2, num_steps=3, num_minibatches=1, hidden_sizes=(8,), scale_rewards=scale_rewards
+    )
     env = make_env("CartPole-v1", 2)
     network = ppo.make_network(config, env)
     obs, next_obs = jax.random.normal(jax.random.key(0), (2, 3, 2, 4))
-    params = network.init(jax.random.key(1), obs)
+    state = ppo.init_train_state(config, env, jax.random.key(1))
+    state = state._replace(returns=state.returns._replace(variance=jnp.float32(4.0)))
     done = jnp.array([[False, True], [True, False], [False, False]])
     terminated = jnp.array([[False, True], [False, False], [False, False]])
     reward = jnp.arange(6.0).reshape(3, 2)
@@ -54,10 +58,12 @@ def test_a_batch_values_what_an_action_led_to_not_what_was_reset_after_it():
     outcome = Outcome(reward, next_obs, terminated, done, reward, action)
 
     batch = ppo.make_batch(
-        config, env, params, ppo.Transition(obs, action, jnp.zeros((3, 2)), outcome)
+        config, env, state, ppo.Transition(obs, action, jnp.zeros((3, 2)), outcome)
     )
 
-    value, next_value = network.value(params, obs), network.value(params, next_obs)
+    value, next_value = network.value(state.params, obs), network.value(state.params, next_obs)
+    if scale_rewards:
+        reward /= 2.0  # the standard deviation of the returns
     arrays = [np.asarray(x) for x in (reward, value, next_value, terminated, done)]
     expected = np.stack(
         [advantages_by_loop([x[:, env] for x in arrays], 0.99, 0.95) for env in range(2)], axis=1
@@ -242,6 +248,7 @@ def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():
         num_envs=4,
         num_steps=10,
         gamma=0.9,
+        scale_rewards=False,
         learning_rate=1e-2,
         hidden_sizes=(8,),
     )

@@ -21,6 +21,7 @@ from vibe_rl.runner.episodes import RecentEpisodes
 from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import ActorCritic, Params
 from vibe_rl.runner.ppo_config import PPOConfig
+from vibe_rl.runner.returns import ReturnSpread
 from vibe_rl.runner.updates import repeat
 
 
@@ -32,7 +33,7 @@ class Metrics(NamedTuple):
             long as there are fewer; NaN before the first.
         episode_length: Mean length of the same episodes, in steps.
         actor_loss: This and all below, averaged over the interval's gradient steps: see `loss`.
-        critic_loss: The critic's part of the loss, unweighted.
+        critic_loss: The critic's part of the loss, unweighted; of scaled rewards, if they are.
         entropy: Entropy of the policy, in nats.
         approx_kl: Estimate of how far the policy has moved from the one that took the steps.
         clip_fraction: Share of the steps whose probability ratio lies outside the clipping range.
@@ -60,6 +61,7 @@ class TrainState(NamedTuple):
         env_state: State of the environments.
         obs: float32 `(num_envs, obs_size)`; observations to act on next.
         episodes: The episodes that finished last.
+        returns: The spread of the returns, by which rewards are scaled.
         key: Random key of all that is to come.
     """
 
@@ -68,6 +70,7 @@ class TrainState(NamedTuple):
     env_state: Any
     obs: jax.Array
     episodes: RecentEpisodes
+    returns: ReturnSpread
     key: jax.Array
 
 
@@ -127,7 +130,7 @@ def train_ppo(
         TypeError: If `config` is no `PPOConfig`, or `run_dir` no `RunDir`.
         ValueError: If the environment is unknown, or if there are backends but no run directory.
 
-    Example:
+    Examples:
         >>> run = RunDir("ppo_cartpole")
         >>> config = PPOConfig(total_timesteps=20_000, seed=1)
         >>> train_state, metrics = train_ppo(config, run_dir=run)
@@ -152,7 +155,8 @@ def init_train_state(config: PPOConfig, env: VectorEnv, key: jax.Array) -> Train
     obs, env_state = env.reset(env_key)
     params = make_network(config, env).init(network_key, obs)
     opt_state = make_optimizer(config).init(params)
-    return TrainState(params, opt_state, env_state, obs, RecentEpisodes.none(), key)
+    episodes, returns = RecentEpisodes.none(), ReturnSpread.none(config.num_envs)
+    return TrainState(params, opt_state, env_state, obs, episodes, returns, key)
 
 
 def make_network(config: PPOConfig, env: VectorEnv) -> ActorCritic:
@@ -178,7 +182,7 @@ def train_chunk(
 
     def update(state: TrainState) -> tuple[TrainState, LossMetrics]:
         state, steps = collect(config, env, state)
-        batch = make_batch(config, env, state.params, steps)
+        batch = make_batch(config, env, state, steps)
         return learn(config, env, state, batch)
 
     state, loss_metrics = repeat(update, state, num_updates)
@@ -212,16 +216,18 @@ def collect(config: PPOConfig, env: VectorEnv, state: TrainState) -> tuple[Train
     state, steps = jax.lax.scan(step, state, length=config.num_steps)
     ended = steps.outcome
     episodes = state.episodes.add(ended.done, ended.episode_return, ended.episode_length)
-    return state._replace(episodes=episodes), steps
+    returns = state.returns.add(ended.reward, ended.done, config.gamma)
+    return state._replace(episodes=episodes, returns=returns), steps
 
 
-def make_batch(config: PPOConfig, env: VectorEnv, params: Params, steps: Transition) -> Batch:
+def make_batch(config: PPOConfig, env: VectorEnv, state: TrainState, steps: Transition) -> Batch:
     """Judge the steps taken, and lay them out for learning: `num_steps * num_envs` rows."""
     network = make_network(config, env)
-    value = network.value(params, steps.obs)
-    next_value = network.value(params, steps.outcome.next_obs)
+    value = network.value(state.params, steps.obs)
+    next_value = network.value(state.params, steps.outcome.next_obs)
+    reward = steps.outcome.reward
     advantage = estimate_advantages(
-        steps.outcome.reward,
+        state.returns.scale(reward) if config.scale_rewards else reward,
         value,
         next_value,
         steps.outcome.terminated,

@@ -14,14 +14,14 @@ from vibe_rl.runner.config import (
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig(TrainConfig):
-    """Settings of `train_ppo`; the defaults solve CartPole-v1.
+    """Settings of `train_ppo`; the defaults solve CartPole-v1 and Pendulum-v1.
 
     See `TrainConfig` for those that all algorithms share.
 
     Raises:
         ValueError: If a value is out of its range; the message names the field and the value.
 
-    Example:
+    Examples:
         >>> config = PPOConfig(env_id="Acrobot-v1", total_timesteps=200_000)
         >>> config.num_updates, config.steps_per_update
         (200, 1000)
@@ -65,6 +65,10 @@ class PPOConfig(TrainConfig):
 
     normalize_advantage: bool = True
     """Whether each minibatch's advantages are brought to mean 0 and standard deviation 1."""
+
+    scale_rewards: bool = True
+    """Whether rewards are divided by the standard deviation of the discounted returns so far, so
+    that one step size suits environments whose returns are of unlike sizes."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of each hidden layer, in the actor as in the critic."""
