@@ -44,7 +44,7 @@ class Case(NamedTuple):
     threshold: float
 
 
-PENDULUM = {"env_id": "Pendulum-v1", "total_timesteps": 1_000_000, "}
+PENDULUM = PPOConfig(env_id="Pendulum-v1", total_timesteps=1_000_000)
 CASES = {
     "ppo": Case(train_ppo, PPOConfig(), 475),
     "dqn": Case(train_dqn, DQNConfig(), 450),
