@@ -1,5 +1,7 @@
 import math
+import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -177,6 +179,53 @@ def test_a_field_s_values_make_no_path(tmp_path):
     assert sorted(entry.is_dir() for entry in (tmp_path / "logs").iterdir()) == [False, True]
     backend.close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["logs"]
+
+
+def test_a_field_s_values_may_be_long_and_differ_in_a_character(tmp_path):
+    backend = TensorBoardBackend(tmp_path, split_by="name")
+    names = ["a/b", "a b", "a_b", "ä", "x" * 300, "x" * 299 + "y"]
+    for i, name in enumerate(names):
+        backend.log({"name": name, "i": i})
+    backend.close()
+    parts = list(tmp_path.iterdir())
+    assert tmp_path / "name-a_b" in parts
+    points = [tensorboard_scalars(part)["i"] for part in parts]
+    assert sorted(value for ((_, _, value),) in points) == list(range(len(names)))
+
+
+def test_a_part_that_can_not_be_closed_leaves_no_other_open(tmp_path):
+    backend = TensorBoardBackend(tmp_path, split_by="seed")
+    for seed in range(3):
+        backend.log({"seed": seed, "loss": 1.0})
+    backend.log({"loss": 1.0})
+    files = [part._file for part in backend._parts] + [backend._file]
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), files[1].fileno())
+    with pytest.raises(OSError, match="No space left"):
+        backend.close()
+    assert all(file.closed for file in files)
+
+
+@pytest.mark.parametrize("harm", ["delete", "move"])
+def test_a_directory_that_is_deleted_or_moved_is_made_again(tmp_path, harm, caplog):
+    directory = tmp_path / "tb"
+    backend = TensorBoardBackend(directory, split_by="seed")
+    logger = MetricsLogger(tmp_path / "metrics.jsonl", [backend])
+    logger.write({"step": 0})
+    logger.write({"step": 0, "seed": 3})
+    logger.flush()
+    if harm == "delete":
+        shutil.rmtree(directory)
+    else:
+        directory.rename(tmp_path / "away")
+    logger.flush()
+    for step in (1, 2):
+        logger.write({"step": step})
+        logger.write({"step": step, "seed": 3})
+    logger.close()
+    for part in (directory, directory / "seed-3"):
+        assert [step for _, step, _ in tensorboard_scalars(part)["step"]] == [1, 2]
+    assert caplog.text.count("was deleted or moved") == 2
 
 
 def test_split_by_is_a_field(tmp_path):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 _Backend = TypeVar("_Backend")
+
+# A file's name may have 255 bytes, a W&B id 128.
+_LABEL_CHARACTERS = 60
 
 
 class Parts(Generic[_Backend]):
@@ -14,8 +18,8 @@ class Parts(Generic[_Backend]):
 
     Args:
         field: The field's name; None: there are no parts.
-        make: Makes the backend of a value; gets the value, and a label such as `seed-3`, of
-            characters that a file's name and a W&B id may have.
+        make: Makes the backend of a value; gets the value, and a label such as `seed-3`, short
+            and of characters that a file's name and a W&B id may have, which no other value has.
     """
 
     def __init__(self, field: str | None, make: Callable[[Any, str], _Backend]) -> None:
@@ -32,10 +36,18 @@ class Parts(Generic[_Backend]):
         value = record.get(self.field)
         if value is None or isinstance(value, dict | list):
             return None
-        label = re.sub(r"[^\w.-]+", "_", f"{self.field}-{value}")
-        if label not in self._parts:
-            self._parts[label] = self._make(value, label)
-        return self._parts[label]
+        name = f"{self.field}-{value}"
+        if name not in self._parts:
+            self._parts[name] = self._make(value, _label(name))
+        return self._parts[name]
 
     def __iter__(self) -> Iterator[_Backend]:
         return iter(self._parts.values())
+
+
+def _label(name: str) -> str:
+    label = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:_LABEL_CHARACTERS]
+    if label == name:
+        return label
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{label}-{digest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -10,12 +11,15 @@ import struct
 import time as clock
 from array import array
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vibe_rl.metrics.backends.inert import primary_only
 from vibe_rl.metrics.backends.parts import Parts
 from vibe_rl.metrics.backends.writable import writable
+
+_log = logging.getLogger("vibe_rl")
 
 # Large enough that an event never straddles it, so that a full disk can't leave half of one behind.
 _BUFFER_BYTES = 1 << 20
@@ -130,6 +134,8 @@ class TensorBoardBackend:
     def flush(self) -> None:
         """Hand everything to the operating system, so that TensorBoard sees it.
 
+        If somebody has deleted or moved the event file, a new one is begun.
+
         Raises:
             OSError: If the disk is full. What did not fit is kept for the next call.
         """
@@ -137,13 +143,22 @@ class TensorBoardBackend:
             part.flush()
         if self._file:
             self._file.flush()
+            if not _has_its_name(self._file):
+                _log.warning(
+                    "%s was deleted or moved: TensorBoard gets what follows in a new file; "
+                    "`vibe-rl sync --from-start` delivers all of the run",
+                    self._file.name,
+                )
+                self._file.close()
+                self._file = None
 
     def close(self) -> None:
         """Flush, and close the event file."""
-        for part in self._parts:
-            part.close()
-        if self._file:
-            self._file.close()
+        with ExitStack() as stack:  # closes the others if one raises
+            if self._file:
+                stack.callback(self._file.close)
+            for part in self._parts:
+                stack.callback(part.close)
 
     def _part(self, label: str) -> TensorBoardBackend:
         part = TensorBoardBackend(self._dir / label)
@@ -157,6 +172,7 @@ class TensorBoardBackend:
         name = (
             f"events.out.tfevents.{clock.time():.6f}.{socket.gethostname()}.{secrets.token_hex(4)}"
         )
+        self._dir.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
         file = (self._dir / name).open("xb", buffering=_BUFFER_BYTES)
         version = self._new_event(wall_time=clock.time(), file_version="brain.Event:2")
         self._append(file, version.SerializeToString())
@@ -196,6 +212,13 @@ class TensorBoardBackend:
     def _checksum(self, data: bytes) -> bytes:
         crc = self._crc32c(data)
         return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _has_its_name(file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))  # noqa: PTH116 - no Path
+    except FileNotFoundError:
+        return False
 
 
 def _library() -> tuple[Callable[..., Any], Callable[[bytes], int]]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time as clock
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -168,6 +169,9 @@ class WandbBackend:
         """
         for part in self._parts:
             part.flush()
+        self._flush()
+
+    def _flush(self) -> None:
         if self._disk is None:
             return
         # Not ours if the run was there before us.
@@ -186,13 +190,17 @@ class WandbBackend:
         Raises:
             TimeoutError: As `flush()` does.
         """
-        for part in self._parts:
-            part.exit_code = self.exit_code
-            part.close()
+        with ExitStack() as stack:  # closes the others if one raises
+            stack.callback(self._close)
+            for part in self._parts:
+                part.exit_code = self.exit_code
+                stack.callback(part.close)
+
+    def _close(self) -> None:
         _open_runs.discard(self.run_id)
         try:
             self._run.finish(exit_code=_end() if self.exit_code is None else self.exit_code)
-            self.flush()  # finish() returns before W&B's own process has written everything
+            self._flush()  # finish() returns before W&B's own process has written everything
         finally:
             if self._disk is not None:
                 self._disk.close()
