@@ -4,6 +4,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from service_files import tensorboard_scalars
@@ -199,7 +200,7 @@ def test_a_part_that_can_not_be_closed_leaves_no_other_open(tmp_path):
         backend.log({"seed": seed, "loss": 1.0})
     backend.log({"loss": 1.0})
     files = [part._file for part in backend._parts] + [backend._file]
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         os.dup2(full.fileno(), files[1].fileno())
     with pytest.raises(OSError, match="No space left"):
         backend.close()
