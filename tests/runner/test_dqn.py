@@ -1,6 +1,7 @@
 """The numerics of DQN against calculations by hand."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
 
-from vibe_rl.runner import DQNConfig, dqn, train_dqn
+from vibe_rl.runner import DQNConfig, dqn, off_policy, train_dqn
 from vibe_rl.runner.environment import make_env
 from vibe_rl.runner.replay import Transition, make_replay
 
@@ -28,6 +29,18 @@ SMALL = DQNConfig(
     epsilon_end=0.1,
     hidden_sizes=(8,),
 )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def collect(config, env, state):
+    return off_policy.collect(config, env, state, partial(dqn.explore, config, env))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def learn(config, env, state, key):
+    step = partial(dqn.gradient_step, config, env)
+    learner, _ = off_policy.learn(config, state.learner, state.replay, key, step)
+    return state._replace(learner=learner)
 
 
 class FixedNetwork:
@@ -83,7 +96,7 @@ def test_that_share_of_actions_is_random_and_the_others_are_the_best(epsilon):
     env = make_env("CartPole-v1", 500)
     state = dqn.init_train_state(config, env, jax.random.key(0))
     best = dqn.act(config, env, state, state.obs)
-    after = jax.jit(dqn.collect, static_argnums=(0, 1))(config, env, state)
+    after = collect(config, env, state)
     taken = after.replay.experience.action[0]
     assert np.mean(taken != best) == pytest.approx(epsilon / 2, abs=0.06)  # of two actions
 
@@ -92,7 +105,7 @@ def test_the_buffer_holds_what_an_action_led_to_not_what_was_reset_after_it():
     config = dataclasses.replace(SMALL, num_envs=1, num_steps=60, buffer_size=60, epsilon_end=1.0)
     env = make_env("CartPole-v1", 1)
     state = dqn.init_train_state(config, env, jax.random.key(0))
-    state = jax.jit(dqn.collect, static_argnums=(0, 1))(config, env, state)
+    state = collect(config, env, state)
     obs, _, _, next_obs, terminated = (np.asarray(x[0]) for x in state.replay.experience)
     ends = np.flatnonzero(terminated[:-1])
     assert len(ends)
@@ -120,13 +133,12 @@ def test_the_buffer_keeps_the_latest_and_gives_each_equally_often():
 def test_the_target_network_is_a_copy_every_so_many_gradient_steps():
     env = make_env("CartPole-v1", 4)
     state = dqn.init_train_state(SMALL, env, jax.random.key(0))
-    collect = jax.jit(dqn.collect, static_argnums=(0, 1))
-    learn = jax.jit(dqn.learn, static_argnums=(0, 1))
     state = collect(SMALL, env, state)
-    learner, is_copy = state.learner, []
+    is_copy = []
     for i in range(7):
-        old = learner.target_params
-        learner, _ = learn(SMALL, env, learner, state.replay, jax.random.key(i))
+        old = state.learner.target_params
+        state = learn(SMALL, env, state, jax.random.key(i))
+        learner = state.learner
         equal = jax.tree.map(np.array_equal, learner.target_params, learner.params)
         is_copy.append(jax.tree.all(equal))
         kept = jax.tree.map(np.array_equal, learner.target_params, old)

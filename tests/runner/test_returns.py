@@ -21,7 +21,7 @@ def test_the_spread_is_that_of_all_returns_so_far():
     add = jax.jit(ReturnSpread.add)
     for part in np.split(np.arange(60), [1, 7, 30]):  # parts of unlike sizes
         spread = add(spread, jnp.asarray(reward[part]), jnp.asarray(done[part]), 0.9)
-    assert spread.count == 240
+    assert spread.num_seen == 240
     assert spread.mean == pytest.approx(np.mean(returns), rel=1e-4)
     assert spread.variance == pytest.approx(np.var(returns), rel=1e-4)
     np.testing.assert_allclose(spread.present, present, rtol=1e-4)

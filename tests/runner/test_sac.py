@@ -1,6 +1,7 @@
 """The numerics of SAC against calculations by hand."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
 
-from vibe_rl.runner import SACConfig, sac, train_sac
+from vibe_rl.runner import SACConfig, off_policy, sac, train_sac
 from vibe_rl.runner.environment import make_env
 from vibe_rl.runner.replay import Transition
 
@@ -24,6 +25,17 @@ SMALL = SACConfig(
     learning_starts=24,
     hidden_sizes=(8,),
 )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def collect(config, env, state):
+    return off_policy.collect(config, env, state, partial(sac.explore, config, env))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def learn(config, env, state, key):
+    step = partial(sac.gradient_step, config, env)
+    return off_policy.learn(config, state.learner, state.replay, key, step)[0]
 
 
 def transitions(reward, terminated):
@@ -101,10 +113,9 @@ def test_the_target_critics_follow_by_tau():
     env = make_env("Pendulum-v1", 4)
     config = dataclasses.replace(SMALL, tau=0.25)
     state = sac.init_train_state(config, env, jax.random.key(0))
-    state = jax.jit(sac.collect, static_argnums=(0, 1))(config, env, state)
+    state = collect(config, env, state)
     old = state.learner
-    learn = jax.jit(sac.learn, static_argnums=(0, 1))
-    new, _ = learn(config, env, old, state.replay, jax.random.key(1))
+    new = learn(config, env, state, jax.random.key(1))
     jax.tree.map(
         lambda target, online, before: np.testing.assert_allclose(
             target, 0.25 * online + 0.75 * before, rtol=1e-4, atol=1e-6
@@ -124,7 +135,7 @@ def test_actions_reach_the_bounds_of_the_environment_and_are_kept_within_one():
     state = sac.init_train_state(SMALL, env, jax.random.key(0))
     np.testing.assert_allclose(env.actions.scale(jnp.array([[-1.0], [0.5]])), [[-2.0], [1.0]])
     for _ in range(5):
-        state = sac.collect(SMALL, env, state)
+        state = collect(SMALL, env, state)
     assert abs(state.replay.experience.action).max() <= 1.0
     actor = jax.tree.map(lambda x: 100.0 * jnp.ones_like(x), state.learner.params.actor)
     params = state.learner.params._replace(actor=actor)

@@ -3,7 +3,6 @@
 Nothing here imports JAX, so that a command line can show every option at once.
 """
 
-import abc
 import math
 import operator
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ Activation = Literal["tanh", "relu"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(abc.ABC):
+class TrainConfig:
     """The settings that all algorithms share; each algorithm adds its own in a subclass.
 
     Immutable and hashable: `dataclasses.replace(config, seed=1)` makes a variant. Values are
@@ -55,20 +54,47 @@ class TrainConfig(abc.ABC):
     num_envs: int = 8
     """Environments stepped side by side."""
 
+    num_steps: int = 1
+    """Steps in each environment before an update, so that one sees num_envs * num_steps."""
+
+    learning_rate: float = 1e-3
+    """Adam's step size; the first one, if it is annealed."""
+
+    gamma: float = 0.99
+    """Discount factor of future rewards, for each step."""
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Units of each hidden layer, in every network."""
+
+    activation: Activation = "relu"
+    """Nonlinearity of the hidden layers."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.env_id, str):
             raise TypeError(f"env_id must be a string, not {self.env_id!r}")
         check_int("total_timesteps", self.total_timesteps, least=1, most=2**32 - 1)
-        for name in ("num_seeds", "log_interval", "eval_episodes", "keep_checkpoints", "num_envs"):
+        for name in (
+            "num_seeds",
+            "log_interval",
+            "eval_episodes",
+            "keep_checkpoints",
+            "num_envs",
+            "num_steps",
+        ):
             check_int(name, getattr(self, name), least=1)
         for name in ("eval_interval", "checkpoint_interval"):
             check_int(name, getattr(self, name), least=0)
         check_int("seed", self.seed, least=0, most=2**32 - self.num_seeds)  # a random key's range
+        check_float("learning_rate", self.learning_rate, above=0.0)
+        check_float("gamma", self.gamma, least=0.0, most=1.0)
+        # A config read back from JSON has a list here, which has no hash.
+        object.__setattr__(self, "hidden_sizes", check_sizes("hidden_sizes", self.hidden_sizes))
+        check_choice("activation", self.activation, Activation)
 
     @property
-    @abc.abstractmethod
     def steps_per_update(self) -> int:
         """Environment steps, over all environments, that one update takes."""
+        return self.num_envs * self.num_steps
 
     @property
     def num_updates(self) -> int:

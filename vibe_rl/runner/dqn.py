@@ -8,6 +8,7 @@ several environments run side by side.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -19,18 +20,11 @@ from vibe_rl.metrics import LogBackend
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.compiled import Algorithm
 from vibe_rl.runner.dqn_config import DQNConfig
-from vibe_rl.runner.environment import (
-    DiscreteActions,
-    Outcome,
-    VectorEnv,
-    check_actions,
-    make_env,
-)
-from vibe_rl.runner.episodes import RecentEpisodes
+from vibe_rl.runner.environment import DiscreteActions, VectorEnv, check_actions, make_env
 from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import MLP, Params
-from vibe_rl.runner.replay import Transition, make_replay
-from vibe_rl.runner.updates import repeat
+from vibe_rl.runner.off_policy import LossMetrics, TrainState, first_state, train
+from vibe_rl.runner.replay import Transition
 
 
 class Metrics(NamedTuple):
@@ -53,10 +47,6 @@ class Metrics(NamedTuple):
     epsilon: jax.Array
 
 
-LossMetrics = dict[str, jax.Array]
-"""Those of the `Metrics` that `loss` computes."""
-
-
 class Learner(NamedTuple):
     """What gradient steps change.
 
@@ -71,28 +61,6 @@ class Learner(NamedTuple):
     target_params: Params
     opt_state: optax.OptState
     num_steps: jax.Array
-
-
-class TrainState(NamedTuple):
-    """All that a run needs to go on from where it is.
-
-    Attributes:
-        learner: The networks and the optimiser.
-        replay: State of the replay buffer.
-        env_state: State of the environments.
-        obs: float32 `(num_envs, obs_size)`; observations to act on next.
-        episodes: The episodes that finished last.
-        num_steps: int32 scalar; environment steps so far, over all environments.
-        key: Random key of all that is to come.
-    """
-
-    learner: Learner
-    replay: Any
-    env_state: Any
-    obs: jax.Array
-    episodes: RecentEpisodes
-    num_steps: jax.Array
-    key: jax.Array
 
 
 def train_dqn(
@@ -150,9 +118,7 @@ def init_train_state(config: DQNConfig, env: VectorEnv, key: jax.Array) -> Train
     obs, env_state = env.reset(env_key)
     params = cast("Params", make_network(config, env).init(network_key, obs))
     learner = Learner(params, params, make_optimizer(config).init(params), jnp.int32(0))
-    blank = Transition(obs[0], jnp.int32(0), jnp.float32(0.0), obs[0], jnp.array(False))
-    replay = make_replay(config.buffer_size, config.batch_size).init(blank)
-    return TrainState(learner, replay, env_state, obs, RecentEpisodes.none(), jnp.int32(0), key)
+    return first_state(config, learner, env_state, obs, jnp.int32(0), key)
 
 
 def make_network(config: DQNConfig, env: VectorEnv) -> MLP:
@@ -174,24 +140,17 @@ def train_chunk(
     config: DQNConfig, env: VectorEnv, state: TrainState, num_updates: jax.Array
 ) -> tuple[TrainState, Metrics]:
     """Train for one log interval."""
-
-    def update(state: TrainState) -> tuple[TrainState, LossMetrics]:
-        state = collect(config, env, state)
-        key, learn_key = jax.random.split(state.key)
-        learned, metrics = learn(config, env, state.learner, state.replay, learn_key)
-        # Not by a `cond`: with many seeds side by side, that takes both branches all the same.
-        ready = state.num_steps >= config.learning_starts
-        learner = jax.tree.map(lambda new, old: jnp.where(ready, new, old), learned, state.learner)
-        counted = {name: jnp.where(ready, value, 0.0) for name, value in metrics.items()}
-        share = {"share": ready.astype(jnp.float32)}
-        return state._replace(learner=learner, key=key), counted | share
-
-    state, means = repeat(update, state, num_updates)
-    share = means.pop("share")
-    metrics = {name: mean / share for name, mean in means.items()}
+    state, loss_metrics = train(
+        config,
+        env,
+        state,
+        num_updates,
+        choose=partial(explore, config, env),
+        gradient_step=partial(gradient_step, config, env),
+    )
     episode_return, episode_length = state.episodes.means()
     return state, Metrics(
-        episode_return, episode_length, **metrics, epsilon=epsilon(config, state.num_steps)
+        episode_return, episode_length, **loss_metrics, epsilon=epsilon(config, state.num_steps)
     )
 
 
@@ -211,56 +170,29 @@ def epsilon(config: DQNConfig, num_steps: jax.Array) -> jax.Array:
     return jnp.asarray(schedule(num_steps), jnp.float32)
 
 
-def collect(config: DQNConfig, env: VectorEnv, state: TrainState) -> TrainState:
-    """Take `num_steps` steps in each environment, and keep them."""
-    network = make_network(config, env)
-    num_actions = cast("DiscreteActions", env.actions).num
+def explore(config: DQNConfig, env: VectorEnv, state: TrainState, key: jax.Array) -> jax.Array:
+    """A random action in that share of the environments, and the best one in the others."""
+    explore_key, random_key = jax.random.split(key)
     shape = (config.num_envs,)
-
-    def step(state: TrainState, _: None) -> tuple[TrainState, tuple[Transition, Outcome]]:
-        key, explore_key, random_key, env_key = jax.random.split(state.key, 4)
-        best = jnp.argmax(values_of(network, state.learner.params, state.obs), axis=-1)
-        random = jax.random.randint(random_key, shape, 0, num_actions)
-        explores = jax.random.uniform(explore_key, shape) < epsilon(config, state.num_steps)
-        action = jnp.where(explores, random, best)
-        obs, env_state, outcome = env.step(env_key, state.env_state, action)
-        transition = Transition(
-            state.obs, action, outcome.reward, outcome.next_obs, outcome.terminated
-        )
-        num_steps = state.num_steps + config.num_envs
-        state = state._replace(obs=obs, env_state=env_state, num_steps=num_steps, key=key)
-        return state, (transition, outcome)
-
-    state, (transitions, ended) = jax.lax.scan(step, state, length=config.num_steps)
-    replay = make_replay(config.buffer_size, config.batch_size).add(state.replay, transitions)
-    episodes = state.episodes.add(ended.done, ended.episode_return, ended.episode_length)
-    return state._replace(replay=replay, episodes=episodes)
+    random = jax.random.randint(random_key, shape, 0, cast("DiscreteActions", env.actions).num)
+    explores = jax.random.uniform(explore_key, shape) < epsilon(config, state.num_steps)
+    return jnp.where(explores, random, act(config, env, state, state.obs))
 
 
-def learn(
-    config: DQNConfig, env: VectorEnv, learner: Learner, replay: Any, key: jax.Array
+def gradient_step(
+    config: DQNConfig, env: VectorEnv, learner: Learner, batch: Transition, _: jax.Array
 ) -> tuple[Learner, LossMetrics]:
-    """Take `gradient_steps` gradient steps, each on a batch of its own."""
-    network = make_network(config, env)
-    optimizer = make_optimizer(config)
-    sample = make_replay(config.buffer_size, config.batch_size).sample
-
-    def gradient_step(learner: Learner, key: jax.Array) -> tuple[Learner, LossMetrics]:
-        batch = sample(replay, key).experience
-        grads, metrics = jax.grad(loss, has_aux=True)(
-            learner.params, learner.target_params, network, batch, config
-        )
-        updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
-        params = optax.apply_updates(learner.params, updates)
-        num_steps = learner.num_steps + 1
-        target_params = optax.periodic_update(
-            params, learner.target_params, num_steps, config.target_interval
-        )
-        return Learner(params, target_params, opt_state, num_steps), metrics
-
-    keys = jax.random.split(key, config.gradient_steps)
-    learner, metrics = jax.lax.scan(gradient_step, learner, keys)
-    return learner, jax.tree.map(jnp.mean, metrics)
+    """Improve the network by one batch; and copy it to the target network when that is due."""
+    grads, metrics = jax.grad(loss, has_aux=True)(
+        learner.params, learner.target_params, make_network(config, env), batch, config
+    )
+    updates, opt_state = make_optimizer(config).update(grads, learner.opt_state, learner.params)
+    params = optax.apply_updates(learner.params, updates)
+    num_steps = learner.num_steps + 1
+    target_params = optax.periodic_update(
+        params, learner.target_params, num_steps, config.target_interval
+    )
+    return Learner(params, target_params, opt_state, num_steps), metrics
 
 
 def loss(

@@ -2,21 +2,15 @@
 
 from dataclasses import dataclass
 
-from vibe_rl.runner.config import (
-    Activation,
-    TrainConfig,
-    check_choice,
-    check_float,
-    check_int,
-    check_sizes,
-)
+from vibe_rl.runner.config import check_float, check_int
+from vibe_rl.runner.off_policy_config import OffPolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class DQNConfig(TrainConfig):
+class DQNConfig(OffPolicyConfig):
     """Settings of `train_dqn`; the defaults solve CartPole-v1.
 
-    See `TrainConfig` for those that all algorithms share.
+    See `TrainConfig` for those that all algorithms share, and `OffPolicyConfig` for more.
 
     Raises:
         ValueError: If a value is out of its range; the message names the field and the value.
@@ -27,32 +21,11 @@ class DQNConfig(TrainConfig):
         (62500, 8)
     """
 
-    num_steps: int = 1
-    """Steps in each environment before an update, so that one adds num_envs * num_steps."""
-
-    gradient_steps: int = 1
-    """Gradient steps in an update, each on a batch of its own."""
-
-    buffer_size: int = 100_000
-    """Steps that the replay buffer keeps, over all environments; then the oldest ones go."""
-
-    batch_size: int = 64
-    """Steps drawn from the replay buffer for a gradient step."""
-
-    learning_starts: int = 1_000
-    """Environment steps before the first gradient step."""
-
-    learning_rate: float = 1e-3
-    """Adam's step size; the first one, if it is annealed."""
-
     anneal_learning_rate: bool = True
     """Whether the step size falls linearly to zero over the run."""
 
     max_grad_norm: float = 10.0
     """Norm, over all parameters, above which a gradient is scaled down."""
-
-    gamma: float = 0.99
-    """Discount factor of future rewards, for each step."""
 
     target_interval: int = 50
     """Gradient steps after which the target network becomes a copy of the other."""
@@ -66,37 +39,13 @@ class DQNConfig(TrainConfig):
     epsilon_steps: int = 50_000
     """Environment steps over which the share of random actions changes, linearly."""
 
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer."""
-
-    activation: Activation = "relu"
-    """Nonlinearity of the hidden layers."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        # A config read back from JSON has a list here, which has no hash.
-        object.__setattr__(self, "hidden_sizes", check_sizes("hidden_sizes", self.hidden_sizes))
-        for name in (
-            "num_steps",
-            "gradient_steps",
-            "batch_size",
-            "target_interval",
-            "epsilon_steps",
-        ):
+        for name in ("target_interval", "epsilon_steps"):
             check_int(name, getattr(self, name), least=1)
-        check_int("learning_starts", self.learning_starts, least=0)
-        for name in ("learning_rate", "max_grad_norm"):
-            check_float(name, getattr(self, name), above=0.0)
-        for name in ("gamma", "epsilon_start", "epsilon_end"):
+        check_float("max_grad_norm", self.max_grad_norm, above=0.0)
+        for name in ("epsilon_start", "epsilon_end"):
             check_float(name, getattr(self, name), least=0.0, most=1.0)
-        check_choice("activation", self.activation, Activation)
-        least = max(self.steps_per_update, self.batch_size)
-        check_int("buffer_size", self.buffer_size, least=least)
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps that one update takes."""
-        return self.num_envs * self.num_steps
 
     @property
     def can_be_extended(self) -> bool:

@@ -18,6 +18,10 @@ class DiscreteActions(NamedTuple):
 
     num: int
 
+    def scale(self, action: jax.Array) -> jax.Array:
+        """Like that of `ContinuousActions`; here, there is nothing to scale."""
+        return action
+
 
 class ContinuousActions(NamedTuple):
     """Actions that are real vectors in the environment's own units: float32 `(num_envs, size)`.

@@ -16,7 +16,7 @@ import optax
 from vibe_rl.metrics import LogBackend
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.compiled import Algorithm
-from vibe_rl.runner.environment import ContinuousActions, Outcome, VectorEnv, make_env
+from vibe_rl.runner.environment import Outcome, VectorEnv, make_env
 from vibe_rl.runner.episodes import RecentEpisodes
 from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import ActorCritic, Params
@@ -193,12 +193,7 @@ def train_chunk(
 def act(config: PPOConfig, env: VectorEnv, state: TrainState, obs: jax.Array) -> jax.Array:
     """The most likely action for each observation."""
     policy = make_network(config, env).policy(state.params, obs)
-    return in_units_of(env, policy.mode())
-
-
-def in_units_of(env: VectorEnv, action: jax.Array) -> jax.Array:
-    """The actions as the environments take them: those of the policy lie about [-1, 1]."""
-    return env.actions.scale(action) if isinstance(env.actions, ContinuousActions) else action
+    return env.actions.scale(policy.mode())
 
 
 def collect(config: PPOConfig, env: VectorEnv, state: TrainState) -> tuple[TrainState, Transition]:
@@ -209,7 +204,7 @@ def collect(config: PPOConfig, env: VectorEnv, state: TrainState) -> tuple[Train
         key, action_key, env_key = jax.random.split(state.key, 3)
         policy = network.policy(state.params, state.obs)
         action = policy.sample(action_key)
-        obs, env_state, outcome = env.step(env_key, state.env_state, in_units_of(env, action))
+        obs, env_state, outcome = env.step(env_key, state.env_state, env.actions.scale(action))
         transition = Transition(state.obs, action, policy.log_prob(action), outcome)
         return state._replace(obs=obs, env_state=env_state, key=key), transition
 

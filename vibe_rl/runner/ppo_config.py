@@ -2,14 +2,7 @@
 
 from dataclasses import dataclass
 
-from vibe_rl.runner.config import (
-    Activation,
-    TrainConfig,
-    check_choice,
-    check_float,
-    check_int,
-    check_sizes,
-)
+from vibe_rl.runner.config import Activation, TrainConfig, check_float, check_int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +21,10 @@ class PPOConfig(TrainConfig):
     """
 
     num_steps: int = 125
-    """Steps in each environment before an update, so that an update sees num_envs * num_steps."""
+    """Steps in each environment before an update, so that one sees num_envs * num_steps."""
+
+    activation: Activation = "tanh"
+    """Nonlinearity of the hidden layers."""
 
     update_epochs: int = 4
     """Passes over the collected steps in one update."""
@@ -36,14 +32,8 @@ class PPOConfig(TrainConfig):
     num_minibatches: int = 4
     """Gradient steps in one pass, each on its share of the collected steps."""
 
-    learning_rate: float = 1e-3
-    """Adam's step size; the first one, if it is annealed."""
-
     anneal_learning_rate: bool = True
     """Whether the step size falls linearly to zero over the run."""
-
-    gamma: float = 0.99
-    """Discount factor of future rewards, for each step."""
 
     gae_lambda: float = 0.95
     """Weight of long returns in the advantages: 0 relies on the critic, 1 on observed rewards."""
@@ -70,36 +60,21 @@ class PPOConfig(TrainConfig):
     """Whether rewards are divided by the standard deviation of the discounted returns so far, so
     that one step size suits environments whose returns are of unlike sizes."""
 
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer, in the actor as in the critic."""
-
-    activation: Activation = "tanh"
-    """Nonlinearity of the hidden layers."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        # A config read back from JSON has a list here, which has no hash.
-        object.__setattr__(self, "hidden_sizes", check_sizes("hidden_sizes", self.hidden_sizes))
-        for name in ("num_steps", "update_epochs", "num_minibatches"):
+        for name in ("update_epochs", "num_minibatches"):
             check_int(name, getattr(self, name), least=1)
-        for name in ("learning_rate", "clip_epsilon", "max_grad_norm"):
+        for name in ("clip_epsilon", "max_grad_norm"):
             check_float(name, getattr(self, name), above=0.0)
         for name in ("entropy_coef", "value_coef"):
             check_float(name, getattr(self, name), least=0.0)
-        for name in ("gamma", "gae_lambda"):
-            check_float(name, getattr(self, name), least=0.0, most=1.0)
-        check_choice("activation", self.activation, Activation)
+        check_float("gae_lambda", self.gae_lambda, least=0.0, most=1.0)
         if self.steps_per_update % self.num_minibatches:
             raise ValueError(
                 f"num_envs * num_steps = {self.num_envs} * {self.num_steps} ="
                 f" {self.steps_per_update} steps can't be cut into num_minibatches ="
                 f" {self.num_minibatches} equal parts"
             )
-
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps that one update collects and learns from."""
-        return self.num_envs * self.num_steps
 
     @property
     def can_be_extended(self) -> bool:

@@ -1,4 +1,8 @@
-"""How far the returns of an environment spread: what its rewards are measured by."""
+"""How far the returns of an environment spread, which is what its rewards are scaled by.
+
+See "reward scaling" in Engstrom et al. 2020, *Implementation Matters in Deep Policy Gradients*
+(arXiv:2005.12729).
+"""
 
 from typing import NamedTuple
 
@@ -13,13 +17,13 @@ class ReturnSpread(NamedTuple):
 
     Attributes:
         present: float32 `(num_envs,)`; the return so far of the episode that goes on.
-        count: float32 scalar; how many returns have been seen.
+        num_seen: float32 scalar; how many returns there were.
         mean: float32 scalar; their mean.
         variance: float32 scalar; their variance.
     """
 
     present: jax.Array
-    count: jax.Array
+    num_seen: jax.Array
     mean: jax.Array
     variance: jax.Array
 
@@ -48,12 +52,12 @@ class ReturnSpread(NamedTuple):
             return jnp.where(done, 0.0, present), present
 
         present, returns = jax.lax.scan(forward, self.present, (reward, done))
-        count = self.count + returns.size
-        share = returns.size / count
+        num_seen = self.num_seen + returns.size
+        share = returns.size / num_seen
         apart = returns.mean() - self.mean
         # Of two groups together: the variance within them, and that between their means.
         variance = (1.0 - share) * (self.variance + share * apart**2) + share * returns.var()
-        return ReturnSpread(present, count, self.mean + share * apart, variance)
+        return ReturnSpread(present, num_seen, self.mean + share * apart, variance)
 
     def scale(self, reward: jax.Array) -> jax.Array:
         """Divide rewards by the returns' standard deviation."""

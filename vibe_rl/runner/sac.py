@@ -1,11 +1,12 @@
 """Soft actor-critic, top to bottom in the order in which it runs.
 
 Haarnoja et al. 2018, *Soft Actor-Critic Algorithms and Applications* (arXiv:1812.05905), below
-"SAC": algorithm 1, with twin critics, squashed actions (appendix C) and a temperature that adjusts
-itself (section 5).
+"SAC": algorithm 1, with twin critics, squashed actions (appendix "Enforcing action bounds") and a
+temperature that adjusts itself (section "Automating entropy adjustment for maximum entropy RL").
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -16,19 +17,12 @@ import optax
 from vibe_rl.metrics import LogBackend
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.compiled import Algorithm
-from vibe_rl.runner.environment import (
-    ContinuousActions,
-    Outcome,
-    VectorEnv,
-    check_actions,
-    make_env,
-)
-from vibe_rl.runner.episodes import RecentEpisodes
+from vibe_rl.runner.environment import ContinuousActions, VectorEnv, check_actions, make_env
 from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import Params, SquashedActor, TwinCritic
-from vibe_rl.runner.replay import Transition, make_replay
+from vibe_rl.runner.off_policy import LossMetrics, TrainState, first_state, train
+from vibe_rl.runner.replay import Transition
 from vibe_rl.runner.sac_config import SACConfig
-from vibe_rl.runner.updates import repeat
 
 
 class Metrics(NamedTuple):
@@ -53,10 +47,6 @@ class Metrics(NamedTuple):
     alpha: jax.Array
     entropy: jax.Array
     q_mean: jax.Array
-
-
-LossMetrics = dict[str, jax.Array]
-"""Those of the `Metrics` that gradient steps compute."""
 
 
 class Weights(NamedTuple):
@@ -85,28 +75,6 @@ class Learner(NamedTuple):
     params: Weights
     target_params: Params
     opt_state: Weights
-
-
-class TrainState(NamedTuple):
-    """All that a run needs to go on from where it is.
-
-    Attributes:
-        learner: The networks and the optimisers.
-        replay: State of the replay buffer, whose actions are scaled to [-1, 1].
-        env_state: State of the environments.
-        obs: float32 `(num_envs, obs_size)`; observations to act on next.
-        episodes: The episodes that finished last.
-        num_steps: int32 scalar; environment steps so far, over all environments.
-        key: Random key of all that is to come.
-    """
-
-    learner: Learner
-    replay: Any
-    env_state: Any
-    obs: jax.Array
-    episodes: RecentEpisodes
-    num_steps: jax.Array
-    key: jax.Array
 
 
 def train_sac(
@@ -173,10 +141,8 @@ def init_train_state(config: SACConfig, env: VectorEnv, key: jax.Array) -> Train
         jnp.log(jnp.float32(config.initial_alpha)),
     )
     opt_state = Weights(*(make_optimizer(config).init(each) for each in params))
-    blank = Transition(obs[0], action[0], jnp.float32(0.0), obs[0], jnp.array(False))
-    replay = make_replay(config.buffer_size, config.batch_size).init(blank)
     learner = Learner(params, params.critic, opt_state)
-    return TrainState(learner, replay, env_state, obs, RecentEpisodes.none(), jnp.int32(0), key)
+    return first_state(config, learner, env_state, obs, action[0], key)
 
 
 def make_actor(config: SACConfig, env: VectorEnv) -> SquashedActor:
@@ -198,105 +164,72 @@ def train_chunk(
     config: SACConfig, env: VectorEnv, state: TrainState, num_updates: jax.Array
 ) -> tuple[TrainState, Metrics]:
     """Train for one log interval."""
-
-    def update(state: TrainState) -> tuple[TrainState, LossMetrics]:
-        state = collect(config, env, state)
-        key, learn_key = jax.random.split(state.key)
-        learned, metrics = learn(config, env, state.learner, state.replay, learn_key)
-        # Not by a `cond`: with many seeds side by side, that takes both branches all the same.
-        ready = state.num_steps >= config.learning_starts
-        learner = jax.tree.map(lambda new, old: jnp.where(ready, new, old), learned, state.learner)
-        counted = {name: jnp.where(ready, value, 0.0) for name, value in metrics.items()}
-        share = {"share": ready.astype(jnp.float32)}
-        return state._replace(learner=learner, key=key), counted | share
-
-    state, means = repeat(update, state, num_updates)
-    share = means.pop("share")
-    metrics = {name: mean / share for name, mean in means.items()}
+    state, loss_metrics = train(
+        config,
+        env,
+        state,
+        num_updates,
+        choose=partial(explore, config, env),
+        gradient_step=partial(gradient_step, config, env),
+    )
     episode_return, episode_length = state.episodes.means()
-    return state, Metrics(episode_return, episode_length, **metrics)
+    return state, Metrics(episode_return, episode_length, **loss_metrics)
 
 
 def act(config: SACConfig, env: VectorEnv, state: TrainState, obs: jax.Array) -> jax.Array:
-    """The policy's mean action, before it was squashed, for each observation."""
+    """For each observation, what the mean of the policy is squashed to."""
     policy = make_actor(config, env).policy(state.learner.params.actor, obs)
-    return actions_of(env).scale(policy.mode())
+    return env.actions.scale(policy.mode())
 
 
-def collect(config: SACConfig, env: VectorEnv, state: TrainState) -> TrainState:
-    """Take `num_steps` steps in each environment with the present policy, and keep them."""
-    actor = make_actor(config, env)
-
-    def step(state: TrainState, _: None) -> tuple[TrainState, tuple[Transition, Outcome]]:
-        key, action_key, env_key = jax.random.split(state.key, 3)
-        policy = actor.policy(state.learner.params.actor, state.obs)
-        action = policy.sample(action_key)[0]
-        scaled = actions_of(env).scale(action)
-        obs, env_state, outcome = env.step(env_key, state.env_state, scaled)
-        transition = Transition(
-            state.obs, action, outcome.reward, outcome.next_obs, outcome.terminated
-        )
-        num_steps = state.num_steps + config.num_envs
-        state = state._replace(obs=obs, env_state=env_state, num_steps=num_steps, key=key)
-        return state, (transition, outcome)
-
-    state, (transitions, ended) = jax.lax.scan(step, state, length=config.num_steps)
-    replay = make_replay(config.buffer_size, config.batch_size).add(state.replay, transitions)
-    episodes = state.episodes.add(ended.done, ended.episode_return, ended.episode_length)
-    return state._replace(replay=replay, episodes=episodes)
+def explore(config: SACConfig, env: VectorEnv, state: TrainState, key: jax.Array) -> jax.Array:
+    """Actions that the policy draws, scaled to [-1, 1]."""
+    return make_actor(config, env).policy(state.learner.params.actor, state.obs).sample(key)[0]
 
 
-def learn(
-    config: SACConfig, env: VectorEnv, learner: Learner, replay: Any, key: jax.Array
+def gradient_step(
+    config: SACConfig, env: VectorEnv, learner: Learner, batch: Transition, key: jax.Array
 ) -> tuple[Learner, LossMetrics]:
-    """Take `gradient_steps` gradient steps, each on a batch of its own (SAC, algorithm 1)."""
+    """Improve the critics, the actor and the temperature, in this order (SAC, algorithm 1)."""
     actor, critic = make_actor(config, env), make_critic(config)
     optimizer = make_optimizer(config)
-    sample = make_replay(config.buffer_size, config.batch_size).sample
+    next_key, action_key = jax.random.split(key)
+    params, opt_state = learner.params, learner.opt_state
+    alpha = jnp.exp(params.log_alpha)
+
+    next_action, next_log_prob = actor.policy(params.actor, batch.next_obs).sample(next_key)
+    next_values = critic.values(learner.target_params, batch.next_obs, next_action)
+    target = soft_target(batch, next_values, next_log_prob, alpha, gamma=config.gamma)
+    grads, (critic_error, q_mean) = jax.grad(critic_loss, has_aux=True)(
+        params.critic, critic, batch, target
+    )
+    updates, critic_state = optimizer.update(grads, opt_state.critic)
+    critic_params = optax.apply_updates(params.critic, updates)
+
+    grads, (actor_error, log_prob) = jax.grad(actor_loss, has_aux=True)(
+        params.actor, actor, critic_params, critic, batch.obs, alpha=alpha, key=action_key
+    )
+    updates, actor_state = optimizer.update(grads, opt_state.actor)
+    actor_params = optax.apply_updates(params.actor, updates)
+
     default = -float(actions_of(env).size)
     target_entropy = default if config.target_entropy is None else config.target_entropy
+    grad = jax.grad(temperature_loss)(params.log_alpha, log_prob, target_entropy)
+    update, alpha_state = optimizer.update(grad, opt_state.log_alpha)
+    log_alpha = optax.apply_updates(params.log_alpha, update)
 
-    def gradient_step(learner: Learner, key: jax.Array) -> tuple[Learner, LossMetrics]:
-        sample_key, next_key, action_key = jax.random.split(key, 3)
-        batch = sample(replay, sample_key).experience
-        params, opt_state = learner.params, learner.opt_state
-        alpha = jnp.exp(params.log_alpha)
-
-        next_action, next_log_prob = actor.policy(params.actor, batch.next_obs).sample(next_key)
-        next_values = critic.values(learner.target_params, batch.next_obs, next_action)
-        target = soft_target(batch, next_values, next_log_prob, alpha, gamma=config.gamma)
-        grads, (critic_error, q_mean) = jax.grad(critic_loss, has_aux=True)(
-            params.critic, critic, batch, target
-        )
-        updates, critic_state = optimizer.update(grads, opt_state.critic)
-        critic_params = optax.apply_updates(params.critic, updates)
-
-        grads, (actor_error, log_prob) = jax.grad(actor_loss, has_aux=True)(
-            params.actor, actor, critic_params, critic, batch.obs, alpha=alpha, key=action_key
-        )
-        updates, actor_state = optimizer.update(grads, opt_state.actor)
-        actor_params = optax.apply_updates(params.actor, updates)
-
-        grad = jax.grad(temperature_loss)(params.log_alpha, log_prob, target_entropy)
-        update, alpha_state = optimizer.update(grad, opt_state.log_alpha)
-        log_alpha = optax.apply_updates(params.log_alpha, update)
-
-        learner = Learner(
-            Weights(actor_params, critic_params, log_alpha),
-            optax.incremental_update(critic_params, learner.target_params, config.tau),
-            Weights(actor_state, critic_state, alpha_state),
-        )
-        return learner, {
-            "actor_loss": actor_error,
-            "critic_loss": critic_error,
-            "alpha": alpha,
-            "entropy": -jnp.mean(log_prob),
-            "q_mean": q_mean,
-        }
-
-    keys = jax.random.split(key, config.gradient_steps)
-    learner, metrics = jax.lax.scan(gradient_step, learner, keys)
-    return learner, jax.tree.map(jnp.mean, metrics)
+    learner = Learner(
+        Weights(actor_params, critic_params, log_alpha),
+        optax.incremental_update(critic_params, learner.target_params, config.tau),
+        Weights(actor_state, critic_state, alpha_state),
+    )
+    return learner, {
+        "actor_loss": actor_error,
+        "critic_loss": critic_error,
+        "alpha": alpha,
+        "entropy": -jnp.mean(log_prob),
+        "q_mean": q_mean,
+    }
 
 
 def soft_target(
@@ -307,7 +240,7 @@ def soft_target(
     *,
     gamma: float,
 ) -> jax.Array:
-    """What the critics should say (SAC, equations 2, 3 and 5, with the lesser of two critics).
+    """What the critics should say (SAC, section "Soft actor-critic"; by the lesser critic).
 
         target = r + gamma * (min_i Q_target,i(s', a') - alpha * log pi(a' | s')),
                  or r if s' is terminal
@@ -332,7 +265,7 @@ def soft_target(
 def critic_loss(
     params: Params, critic: TwinCritic, batch: Transition, target: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The squared errors of both critics, halved and added (SAC, equation 5).
+    """The squared errors of both critics, halved and added (SAC, "soft Bellman residual").
 
     Args:
         params: Parameters of the critics.
@@ -358,7 +291,7 @@ def actor_loss(
     alpha: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """What the policy minimises (SAC, equation 7, through reparametrised actions: equation 9).
+    """What the policy minimises, through the action that it draws (SAC, "policy objective").
 
         loss = mean(alpha * log pi(a | s) - min_i Q_i(s, a)),  where the policy draws a in s
 
@@ -381,7 +314,7 @@ def actor_loss(
 
 
 def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array, target_entropy: float) -> jax.Array:
-    """What the temperature minimises (SAC, section 5).
+    """What the temperature minimises (SAC, section "Automating entropy adjustment").
 
         loss = mean(-alpha * (log pi(a | s) + target_entropy))
 
