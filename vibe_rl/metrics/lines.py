@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vibe_rl.metrics.append import read_writers, writers_path
+from vibe_rl.metrics.jsonl import count_newlines
 
 _log = logging.getLogger("vibe_rl")
 
@@ -118,7 +119,7 @@ class Lines:
         byte = ordinal = 0
         offset = 0
         while block := os.pread(self._fd, 1 << 20, offset):
-            if lines := block.count(b"\n"):
+            if lines := count_newlines(block):
                 ordinal += lines
                 byte = offset + block.rfind(b"\n") + 1
             offset += len(block)
@@ -188,7 +189,7 @@ def count_lines(path: Path, byte: int = 0) -> int:
         with path.open("rb", buffering=0) as file:
             file.seek(byte)
             while block := file.read(1 << 20):
-                count += block.count(b"\n")
+                count += count_newlines(block)
     except OSError:
         pass  # the file is gone: nothing is left to deliver
     return count

@@ -213,7 +213,7 @@ class Delivery:
 
 def _decode_some(texts: list[bytes]) -> Sequence[dict[str, Any] | None]:
     """The records that these lines hold; None for a line that is none."""
-    records = decode_lines(b"\n".join([*texts, b""]))
+    records = decode_lines(b"\n".join([*texts, b""]), len(texts))
     return [_decode(text) for text in texts] if records is None else records
 
 

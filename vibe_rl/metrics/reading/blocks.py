@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from vibe_rl.metrics.jsonl import decode, decode_lines
+from vibe_rl.metrics.jsonl import count_newlines, decode, decode_lines
 from vibe_rl.run_dir import RunDir
 
 # As much as stays in the processor's cache while its lines are parsed.
@@ -61,7 +61,7 @@ def blocks_of(file: BinaryIO | Any, size: int, start: int = 0) -> Iterator[Block
 
 def records_of(block: bytes) -> list[dict[str, Any]]:
     """The records in a block; what is no record is passed over in silence."""
-    records = decode_lines(block)
+    records = decode_lines(block, count_newlines(block))
     if records is None:
         records = [record for _, _, record in records_with_places(block, None, strict=False)]
     return records

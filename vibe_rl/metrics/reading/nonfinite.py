@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from vibe_rl.metrics.append import process_paths
-from vibe_rl.metrics.jsonl import NONFINITE, decode
+from vibe_rl.metrics.jsonl import NONFINITE, count_newlines, decode
 from vibe_rl.metrics.reading.blocks import metrics_path, read_blocks
 from vibe_rl.run_dir import RunDir
 
@@ -63,7 +63,7 @@ def first_nonfinite(run: str | os.PathLike[str] | RunDir) -> dict[str, NonFinite
                     if name not in first:
                         line = ordinal + text.count(b"\n", 0, start)
                         first[name] = NonFinite(value, step_of(text[start:end]), line)
-            ordinal += text.count(b"\n")
+            ordinal += count_newlines(text)
     return {name: replace(each, count=counts[name]) for name, each in first.items()}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from vibe_rl.metrics.append import process_paths
-from vibe_rl.metrics.jsonl import decode_lines
+from vibe_rl.metrics.jsonl import count_newlines, decode_lines
 from vibe_rl.metrics.lines import StartTimes
 from vibe_rl.metrics.reading.blocks import metrics_path, read_blocks, records_with_places
 from vibe_rl.metrics.reading.follow import follow as _follow
@@ -60,7 +61,7 @@ def iter_metrics(
     path = metrics_path(path)
     if follow:
         return _follow(path, strict=strict, timeout=timeout)
-    return _records(path, strict=strict)
+    return chain.from_iterable(_batches(path, strict=strict))
 
 
 def read_metrics(
@@ -87,22 +88,23 @@ def read_metrics(
     return list(iter_metrics(path, strict=strict))
 
 
-def _records(path: Path, *, strict: bool) -> Iterator[dict[str, Any]]:
+def _batches(path: Path, *, strict: bool) -> Iterator[Iterable[dict[str, Any]]]:
+    """The records, many together, for one `yield` each adds to the time of parsing them."""
     processes = process_paths(path)
     if processes:
         files = [_timed(each, strict=strict) for each in (path, *processes)]
-        for _, record in heapq.merge(*files, key=operator.itemgetter(0)):
-            yield record
+        yield (record for _, record in heapq.merge(*files, key=operator.itemgetter(0)))
         return
     line = 1
     for text, _ in read_blocks(path):
-        records = decode_lines(text)
+        lines = count_newlines(text)
+        records = decode_lines(text, lines)
         if records is None:
-            for _, _, record in records_with_places(text, path, strict=strict, line=line):
-                yield record
+            found = records_with_places(text, path, strict=strict, line=line)
+            yield (record for _, _, record in found)
         else:
-            yield from records
-        line += text.count(b"\n")
+            yield records
+        line += lines
 
 
 def _timed(path: Path, *, strict: bool) -> Iterator[tuple[float, dict[str, Any]]]:
@@ -121,4 +123,4 @@ def _timed(path: Path, *, strict: bool) -> Iterator[tuple[float, dict[str, Any]]
             if isinstance(elapsed, float | int):
                 time = starts.at(byte) + elapsed
             yield time, record
-        line += block.text.count(b"\n")
+        line += count_newlines(block.text)
