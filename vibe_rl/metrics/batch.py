@@ -50,16 +50,19 @@ class Block:
 
     def lines(self) -> bytes:
         """The records' lines: what `encode` gives for each, at a fraction of its cost."""
+        columns = [_texts(column) for column in _columns(self._tree)]
+        texts: list[bytes] = [b""] * (len(columns) * self.records)
+        for index, column in enumerate(columns):
+            texts[index :: len(columns)] = column
         template = _template(self._tree) + b"\n"
-        texts = zip(*map(_texts, _columns(self._tree)), strict=True)
-        lines = list(map(template.__mod__, texts))  # of a million rows a second, each `%` counts
-        joined = b"".join(lines)
-        if joined.find(b"null") < 0:
-            return joined
+        # Of a million rows a second, a `%` for each would be a third of the cost.
+        lines = (template * self.records) % tuple(texts)
+        if lines.find(b"null") < 0:
+            return lines
         # As in `encode`: orjson writes non-finite numbers as null.
         return b"".join(
             encode(_row(self._tree, index)) if line.find(b"null") >= 0 else line
-            for index, line in enumerate(lines)
+            for index, line in enumerate(lines.splitlines(keepends=True))
         )
 
 
