@@ -2,7 +2,9 @@
 
 A scan of which nothing is logged, and the same scan logged in several ways, one iteration a record:
 to the end of the computation, and until all records are in the file. Those of JAX's own callbacks
-that get the dictionary hand it to the same `logger.write`.
+that get the dictionary hand it to the same `logger.write`. Two that do nothing are there for what a
+callback costs at least. No round fills the logger's queue: beyond that, the writer's pace is all
+that can be measured.
 """
 
 from __future__ import annotations
@@ -54,21 +56,34 @@ def ways(logger: MetricsLogger) -> dict[str, tuple[Scan, int]]:
     def debug_callback(step: jax.Array, metrics: dict[str, jax.Array]) -> None:
         jax.debug.callback(logger.write, {"step": step, **metrics})
 
+    def one_array(step: jax.Array, metrics: dict[str, jax.Array]) -> None:
+        del step
+        jax.debug.callback(_do_nothing, jnp.stack([*metrics.values()]))
+
+    def dictionary(step: jax.Array, metrics: dict[str, jax.Array]) -> None:
+        jax.debug.callback(_do_nothing, {"step": step, **metrics})
+
     def plain_io_callback(step: jax.Array, metrics: dict[str, jax.Array]) -> None:
         io_callback(logger.write, None, {"step": step, **metrics})
 
     return {
-        "logger.scan(every=200)": (partial(logger.scan, every=200), 100_000),
+        "logger.scan(every=200)": (partial(logger.scan, every=200), 20_000),
         "logger.scan(every=200), not collecting": (
             partial(logger.scan, every=200, collect=False),
-            100_000,
+            20_000,
         ),
         "logger.scan(every=10)": (partial(logger.scan, every=10), 10_000),
         "logger.emit": (logged_by(emit), 2_000),
         "logger.emit(every=100)": (logged_by(partial(emit, every=100)), 20_000),
+        "jax.debug.callback(do nothing), one array": (logged_by(one_array), 2_000),
+        "jax.debug.callback(do nothing), dictionary": (logged_by(dictionary), 1_000),
         "jax.debug.callback(logger.write)": (logged_by(debug_callback), 1_000),
         "io_callback(logger.write)": (logged_by(plain_io_callback), 1_000),
     }
+
+
+def _do_nothing(_: Any) -> None:
+    pass
 
 
 def measure(logger: MetricsLogger, lanes: int, rounds: int, share: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend, iso
 
 STEPS_S = {"50 µs": 50e-6, "150 µs": 150e-6, "1 ms": 1e-3, "10 ms": 10e-3}
 PEERS_AT = ("150 µs", "1 ms")
-BLOCK_S = 0.2
+BLOCK_S = 0.1
 READING = "reads, logs nothing"
 NOTHING = "reads nothing, logs nothing"
 
@@ -42,11 +42,11 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
     for name in PEERS_AT[:1] if quick else STEPS_S:
         table, step = f"a step of {name}", jitted_step(STEPS_S[name])
         steps = 20 if quick else max(round(BLOCK_S / STEPS_S[name]), 20)
-        results += _measure(table, step, steps, OURS, 1 if quick else 6)
+        results += _measure(table, step, steps, OURS, 1 if quick else 24)
         for peer in peers if name in PEERS_AT else ():
             cases = {READING: _reading, peer.name: _of(peer)}
             try:
-                results += _measure(table, step, min(steps, 300), cases, 1 if quick else 4)[1:]
+                results += _measure(table, step, min(steps, 300), cases, 1 if quick else 8)[1:]
             except Exception as error:  # noqa: BLE001 - another's library: whatever it is
                 results.append(Result(table, peer.name, why=f"{type(error).__name__}: {error}"))
     return results
