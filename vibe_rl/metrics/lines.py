@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,11 +115,11 @@ class Lines:
         self.seek(start)
         return True
 
-    def end(self) -> Position:
-        """Where the file's last whole line ends."""
+    def end(self, before: int = sys.maxsize) -> Position:
+        """Where the file's last whole line ends, of those that end before a byte."""
         byte = ordinal = 0
         offset = 0
-        while block := os.pread(self._fd, 1 << 20, offset):
+        while block := os.pread(self._fd, min(1 << 20, before - offset), offset):
             if lines := count_newlines(block):
                 ordinal += lines
                 byte = offset + block.rfind(b"\n") + 1

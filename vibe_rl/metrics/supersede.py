@@ -7,9 +7,9 @@ the file keeps one history, the records of that attempt make way.
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -21,7 +21,7 @@ import orjson
 
 from vibe_rl.atomic import write_atomically
 from vibe_rl.metrics.append import lock, read_writers, repair, writers_path
-from vibe_rl.metrics.feed.cursor import CursorInUseError, move_cursors
+from vibe_rl.metrics.feed.cursor import CursorInUseError, cursors_moved
 from vibe_rl.metrics.lines import Lines, Position, count_lines
 
 _BLOCK = 1 << 20
@@ -64,11 +64,12 @@ def supersede(path: Path, step: int) -> None:
         if not cuts:
             return
         if not alone:
-            raise _busy(path, step, "another logger has the file open")
+            raise _busy(path, step, _why_locked(file.fileno()))
         try:
             _replace(path, file.fileno(), cuts, step)
         except CursorInUseError as error:
-            raise _busy(path, step, f"a feed delivers from the file ({error})") from error
+            why = f"a feed delivers from the file ({error}); end it first"
+            raise _busy(path, step, why) from error
 
 
 def superseded_path(path: Path) -> Path:
@@ -102,14 +103,15 @@ def _step(line: bytes) -> float | None:
 def _replace(path: Path, fd: int, cuts: list[_Cut], step: int) -> None:
     """Put a file without the cuts in the metrics file's place.
 
-    Whatever is interrupted in between, nothing is lost: backends would get some records a second
-    time, and `metrics.superseded.jsonl` would have some twice.
+    Killed at any moment, nothing is lost: `metrics.superseded.jsonl` may have some records twice,
+    and the notes may name places in the file as it would have been, so that times are wrong.
     """
     size = os.fstat(fd).st_size
     target = path.resolve()  # a link stays one
-    kept = target.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    kept = target.with_name(f".{path.name}.tmp")
+    kept.unlink(missing_ok=True)  # of an attempt that was killed
     try:
-        with kept.open("xb") as new, superseded_path(path).open("ab") as old, ExitStack() as hold:
+        with kept.open("xb") as new, superseded_path(path).open("ab") as old:
             os.fchmod(new.fileno(), stat.S_IMODE(os.fstat(fd).st_mode))
             end = 0
             for cut in [*cuts, _Cut(size, size)]:
@@ -119,7 +121,8 @@ def _replace(path: Path, fd: int, cuts: list[_Cut], step: int) -> None:
             for each in (new, old):
                 each.flush()
                 os.fsync(each.fileno())
-            move_cursors(path, partial(_moved, cuts=cuts), _file_id(kept), restart=step, hold=hold)
+        moved = partial(_moved, cuts=cuts)
+        with cursors_moved(path, kept, moved, _file_id(kept), restart=step):
             _move_notes(path, kept, cuts)
             kept.replace(target)
     except BaseException:
@@ -139,10 +142,20 @@ def _end_line(fd: int) -> None:
         os.pwrite(fd, b"\n", size)
 
 
+def _why_locked(fd: int) -> str:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return (
+                f"files can't be locked here ({error.strerror}), so that another logger may have "
+                "it open; omit resume_step, or move the file to a disk with locks"
+            )
+    return "another logger has the file open; end it first"
+
+
 def _busy(path: Path, step: int, why: str) -> OSError:
-    return OSError(
-        errno.EBUSY, f"{why}: end it first, for the records past step {step} make way", str(path)
-    )
+    return OSError(errno.EBUSY, f"the records past step {step} can't make way: {why}", str(path))
 
 
 def _file_id(path: Path) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import hashlib
@@ -10,10 +9,10 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -45,33 +44,37 @@ class Cursor:
 
     def __init__(self, path: Path, identity: str) -> None:
         self._path = cursor_path(path, identity)
-        label = _relocatable(identity, path)[:1000]
-        self._label = label.encode("ascii", "backslashreplace").decode()
+        label = _relocatable(identity, path).encode("ascii", "backslashreplace").decode()
+        self._label = label[:500]  # all of it has to fit into _MAX_BYTES
         self._fd = _lock(self._path)
-        self.restart = _restart(os.pread(self._fd, _MAX_BYTES, 0))
+        self._inode = _inode(path)
+        saved = _parse(os.pread(self._fd, _MAX_BYTES, 0), self._inode)
+        self.restart = saved.restart if saved else None
 
     def seek(self, lines: Lines, start: Position) -> None:
         """Put a reader where the backend left off; at `start` if it is new to the file.
 
         A cursor that doesn't fit the file (which was cut short, or is another one of that name)
-        warns; the backend then goes on at the file's end, or as one that is new to it.
+        warns; the backend then goes on at the last line before, or as one that is new to it.
         """
         text = os.pread(self._fd, _MAX_BYTES, 0)
-        saved = _parse(text)
+        saved = _parse(text, self._inode)
         if saved is None:
             if text.strip():
                 _log.warning("%s is no cursor; %s", self._path, _begins_anew(start))
             lines.seek(start)
             return
-        position, file_id = saved
-        if file_id is not None and file_id != lines.file_id():
+        if saved.file_id is not None and saved.file_id != lines.file_id():
             _log.warning("%s belongs to another file; %s", self._path, _begins_anew(start))
             lines.seek(start)
-        elif not lines.is_boundary(position.byte):  # there is nothing beyond the end
-            _log.warning("%s fits no line; the file was cut short: going on at its end", self._path)
-            lines.seek(lines.end())
+        elif not lines.is_boundary(saved.position.byte):  # there is nothing beyond the end
+            _log.warning(
+                "%s fits no line; the file was cut short: going on at the last line before",
+                self._path,
+            )
+            lines.seek(lines.end(saved.position.byte))
         else:
-            lines.seek(position)
+            lines.seek(saved.position)
 
     def save(self, position: Position, file_id: str | None) -> None:
         """Remember a position.
@@ -79,21 +82,11 @@ class Cursor:
         Raises:
             OSError: If that fails.
         """
-        text = orjson.dumps(
-            {
-                "backend": self._label,
-                "byte": position.byte,
-                "ordinal": position.ordinal,
-                "file": file_id,
-                **({} if self.restart is None else {"restart": self.restart}),
-            }
-        )
         if os.fstat(self._fd).st_nlink == 0:  # somebody has deleted it
             before, self._fd = self._fd, _lock(self._path)
             os.close(before)
-        # In place, for a lock doesn't survive a rename. One write of a few hundred bytes that never
-        # gets shorter: whenever the process is killed, the file holds the old text or the new.
-        os.pwrite(self._fd, text.ljust(os.fstat(self._fd).st_size), 0)
+        saved = _Saved(position, file_id, self.restart)
+        _rewrite(self._fd, {"backend": self._label, **saved.fields()})
 
     def close(self) -> None:
         """Let another feed have it. Doing so again does nothing."""
@@ -102,37 +95,48 @@ class Cursor:
             os.close(fd)
 
 
-def move_cursors(
-    path: Path, moved: Callable[[int], int], file_id: str | None, *, restart: int, hold: ExitStack
-) -> None:
-    """Have the cursors of a metrics file name its places anew.
+@contextmanager
+def cursors_moved(
+    path: Path, replacement: Path, moved: Callable[[int], int], file_id: str | None, *, restart: int
+) -> Iterator[None]:
+    """Keep the cursors of a metrics file locked while another one takes its place.
+
+    Killed at any moment, each cursor fits the file that has the name then.
 
     Args:
         path: The metrics file.
-        moved: Gives the byte at which a line lies from now on.
-        file_id: What tells the file from others from now on.
+        replacement: The file that is about to be renamed to that.
+        moved: Gives the byte at which a line of the metrics file lies in the other.
+        file_id: What tells the other file from others.
         restart: The step that the run goes back to, of which the backends are to be told.
-        hold: Keeps the cursors locked.
 
     Raises:
         CursorInUseError: If a feed holds one of them. None has been changed then.
     """
-    cursors = []
-    for file in _cursor_paths(path):
-        fd = _lock(file)
-        hold.callback(os.close, fd)
-        cursors.append(fd)
-    for fd in cursors:
-        text = os.pread(fd, _MAX_BYTES, 0)
-        if (saved := _parse(text)) is not None:
-            before = _restart(text)
-            fields = {
-                **orjson.loads(text),
-                "byte": moved(saved[0].byte),
-                "file": file_id,
-                "restart": restart if before is None else min(restart, before),
-            }
-            os.pwrite(fd, orjson.dumps(fields).ljust(len(text)), 0)
+    with ExitStack() as hold:
+        cursors = []
+        for file in _cursor_paths(path):
+            fd = _lock(file)
+            hold.callback(os.close, fd)
+            cursors.append((fd, os.pread(fd, _MAX_BYTES, 0)))
+        moves = []
+        for fd, text in cursors:
+            if (saved := _parse(text, _inode(path))) is not None:
+                label = {"backend": orjson.loads(text).get("backend")}
+                position = Position(moved(saved.position.byte), saved.position.ordinal)
+                steps = [step for step in (restart, saved.restart) if step is not None]
+                then = _Saved(position, file_id, min(steps)).fields()
+                now = {**label, **saved.fields()}
+                moves.append((fd, now, {**label, **then}))
+                _rewrite(fd, {**now, "moved": {"inode": _inode(replacement), **then}})
+        try:
+            yield
+        except BaseException:
+            for fd, now, _ in moves:
+                _rewrite(fd, now)
+            raise
+        for fd, _, then in moves:
+            _rewrite(fd, then)
 
 
 def is_in_use(path: Path, label: str) -> bool:
@@ -151,8 +155,8 @@ def saved_positions(path: Path) -> dict[str, Position]:
     found = {}
     for file in sorted(_cursor_paths(path)):
         text = file.read_bytes()
-        if (saved := _parse(text)) is not None:
-            found[str(orjson.loads(text).get("backend"))] = saved[0]
+        if (saved := _parse(text, _inode(path))) is not None:
+            found[str(orjson.loads(text).get("backend"))] = saved.position
     return found
 
 
@@ -204,31 +208,59 @@ def _relocatable(identity: str, path: Path) -> str:
     return identity
 
 
-def _parse(text: bytes) -> tuple[Position, str | None] | None:
-    """The position and the file that a cursor names; None unless all of it makes sense."""
+class _Saved(NamedTuple):
+    """What a cursor's file holds."""
+
+    position: Position
+    file_id: str | None
+    restart: int | None
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "byte": self.position.byte,
+            "ordinal": self.position.ordinal,
+            "file": self.file_id,
+            **({} if self.restart is None else {"restart": self.restart}),
+        }
+
+
+def _parse(text: bytes, inode: int | None) -> _Saved | None:
+    """What a cursor's file holds about the metrics file of this inode; None unless it makes sense.
+
+    Where a file was to take the metrics file's place, and did, the cursor has moved.
+    """
     try:
         saved = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(saved, dict):
         return None
+    moved = saved.get("moved")
+    if isinstance(moved, dict) and inode is not None and moved.get("inode") == inode:
+        saved = moved
     byte, ordinal, file_id = (saved.get(name) for name in ("byte", "ordinal", "file"))
     if (
         type(byte) is not int
         or type(ordinal) is not int
         or not (0 <= ordinal < 2**63 and 0 <= byte < 2**63)
+        or not isinstance(file_id, str | None)
     ):
         return None
-    return (Position(byte, ordinal), file_id) if isinstance(file_id, str | None) else None
+    restart = saved.get("restart")
+    return _Saved(Position(byte, ordinal), file_id, restart if type(restart) is int else None)
 
 
-def _restart(text: bytes) -> int | None:
-    """The step in a cursor that its backend is to be told of."""
-    with contextlib.suppress(orjson.JSONDecodeError):
-        saved = orjson.loads(text)
-        if isinstance(saved, dict) and type(saved.get("restart")) is int:
-            return int(saved["restart"])
-    return None
+def _rewrite(fd: int, fields: dict[str, Any]) -> None:
+    # In place, for a lock doesn't survive a rename. One write of a few hundred bytes that never
+    # gets shorter: whenever the process is killed, the file holds the old text or the new.
+    os.pwrite(fd, orjson.dumps(fields).ljust(os.fstat(fd).st_size), 0)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def _begins_anew(start: Position) -> str:
