@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from vibe_rl.metrics.console import format_metrics, log_step_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
-
     from rich.console import RenderableType
     from rich.live import Live
     from rich.progress import Progress

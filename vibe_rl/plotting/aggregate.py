@@ -67,6 +67,11 @@ def aggregate(
     Raises:
         ValueError: If there are no curves, or they have no steps in common; or for a standard
             error of what is no mean.
+
+    Examples:
+        >>> steps = np.arange(3.0)
+        >>> aggregate([(steps, np.zeros(3)), (steps, np.ones(3))]).y
+        array([0.5, 0.5, 0.5])
     """
     check_band(center, band)
     if not curves or not all(len(x) for x, _ in curves):

@@ -67,6 +67,15 @@ def plot_runs(
     Raises:
         ImportError: If matplotlib isn't installed.
         ValueError: If a group has no such metric, or its seeds have no steps in common.
+
+    Examples:
+        >>> with MetricsLogger("runs/dqn/logs/metrics.jsonl") as logger:
+        ...     logger.write_batch({"step": range(100), "episode_return": range(100)})
+        >>> figure = plot_runs({"DQN": ["runs/dqn"]}, smooth=10)
+        >>> figure.axes[0].set_xlim(0, 100)
+        (0.0, 100.0)
+        >>> save_figure(figure, "curves.png").name
+        'curves.png'
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - optional

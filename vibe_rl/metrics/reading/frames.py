@@ -30,6 +30,12 @@ def to_pandas(source: Source) -> pd.DataFrame:
 
     Raises:
         ImportError: If pandas isn't installed.
+
+    Examples:
+        >>> with MetricsLogger("metrics.jsonl") as logger:
+        ...     logger.write({"step": 0, "loss": 0.5})
+        >>> to_pandas("metrics.jsonl")["loss"].max()
+        np.float64(0.5)
     """
     try:
         import pandas as pd  # noqa: PLC0415 - optional
@@ -52,6 +58,12 @@ def to_polars(source: Source) -> pl.DataFrame:
 
     Raises:
         ImportError: If polars isn't installed.
+
+    Examples:
+        >>> with MetricsLogger("metrics.jsonl") as logger:
+        ...     logger.write({"step": 0, "loss": 0.5})
+        >>> to_polars("metrics.jsonl")["loss"].max()
+        0.5
     """
     try:
         import polars as pl  # noqa: PLC0415 - optional
