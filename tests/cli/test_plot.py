@@ -58,14 +58,3 @@ def test_what_cannot_be_plotted_is_said_in_a_line(args, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_training_leaves_a_plot_if_it_can(tmp_path, runs, monkeypatch):
-    from vibe_rl.cli import train
-
-    path = train._plot(runs[0])
-    assert path == runs[0].root / "artifacts" / "learning_curve.png"
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert train._plot(RunDir("empty")) is None
-    monkeypatch.setattr(train, "find_spec", lambda name: None)
-    assert train._plot(runs[1]) is None

@@ -87,6 +87,11 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(whole, stop, tmp_path):
     assert run.best_checkpoint().name == expected_run.best_checkpoint().name
 
 
+def test_a_run_leaves_a_picture_of_its_returns(whole):
+    run, _ = whole
+    assert run.artifact_path("learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_run_that_is_complete_gives_what_it_gave(whole):
     run, expected = whole
     before = run.log_path().read_bytes()

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -219,7 +218,8 @@ def _train(
         print(f"Final return:  {final:.1f} (mean of up to 100 episodes)")
     print(f"Last record:   tail -n 1 {log}")
     print(f"Curves:        vibe-rl watch {shlex.quote(os.path.relpath(run.root))}")
-    if plot := _plot(run):
+    plot = run.artifact_path("learning_curve.png")
+    if plot.exists():
         print(f"Plot:          {os.path.relpath(plot)}")
     if options.tensorboard:
         # TensorBoard's files are written by tensorboardX; who looks at them needs the viewer too.
@@ -249,19 +249,6 @@ def _backends(config: TrainConfig, run: "RunDir", options: LogOptions) -> "list[
             backend.close()
         raise
     return backends
-
-
-def _plot(run: "RunDir") -> Path | None:
-    """Draw the run's return, if matplotlib is there and an episode has ended."""
-    if find_spec("matplotlib") is None:
-        return None
-    from vibe_rl.plotting import group_runs, plot_runs, save_figure  # noqa: PLC0415 - as above
-
-    try:
-        figure = plot_runs(group_runs([run]))
-    except ValueError:
-        return None
-    return save_figure(figure, run.artifact_path("learning_curve.png"))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.checkpoints import Checkpoints, Saved
 from vibe_rl.runner.compiled import Algorithm, Compiled
 from vibe_rl.runner.config import TrainConfig
+from vibe_rl.runner.curve import save_learning_curve
 from vibe_rl.runner.environment import VectorEnv
 from vibe_rl.runner.history import History
 from vibe_rl.runner.schedule import Stretch, plan
@@ -34,6 +35,8 @@ def run_loop(
     progress: bool,
 ) -> tuple[Any, dict[str, np.ndarray]]:
     """Train, log, evaluate and save, and go on from the run's latest checkpoint if it has one.
+
+    At the end, the run's directory gets a picture of its returns.
 
     One function is compiled that trains from one stop on the host to the next: an evaluation, a
     checkpoint, or, with a callback or a progress bar, each record.
@@ -89,12 +92,13 @@ def run_loop(
             if checkpoints and logger and _should_save(config, stretch, run.history):
                 logger.flush(backends=False)  # what the run won't log again if it is killed
                 checkpoints.save(run)
-            if bar is not None:
-                means = {name: np.mean(latest[name]) for name in latest if name != "seed"}
-                bar.update(step, means)
+            _show(step, latest, bar)
             if callback is not None:
                 callback(step, state, latest)
-    return run.state, run.history.arrays()
+    history = run.history.arrays()
+    if run_dir is not None:
+        save_learning_curve(run_dir, history["episode_return"])
+    return run.state, history
 
 
 def _should_save(config: TrainConfig, stretch: Stretch, history: History) -> bool:
@@ -111,3 +115,9 @@ def _log(record: Record, logger: MetricsLogger | None) -> None:
         logger.write_batch(record)
     else:
         logger.write(record)
+
+
+def _show(step: int, record: Record, bar: TrainingProgress | None) -> None:
+    """Show a record on the progress bar, the mean of several seeds."""
+    if bar is not None:
+        bar.update(step, {name: np.mean(record[name]) for name in record if name != "seed"})
