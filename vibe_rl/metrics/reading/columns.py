@@ -25,7 +25,8 @@ from vibe_rl.run_dir import RunDir
 Stretch = tuple[int, dict[str, Part]]
 """How many records, and their columns."""
 
-_THREADS = 2
+# Of polars; while one waits for Python, others parse.
+_THREADS = 3
 
 
 def read_columns(

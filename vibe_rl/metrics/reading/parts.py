@@ -72,8 +72,8 @@ def join(parts: Iterable[tuple[int, Part]], rows: int) -> Column:
     dtype = _common_dtype([part for _, part in parts], is_whole=bool(present.all()))
     values = np.full(rows, _MISSING.get(dtype.kind, 0), dtype)
     for start, part in parts:
-        there = slice(start, start + len(part.values))
-        values[there][present[there]] = part.values[present[there]]
+        there = slice(None) if part.present is None else part.present
+        values[start : start + len(part.values)][there] = part.values[there]
     if dtype.kind == "O":  # lest it depend on a part's other values whether a 1 is a 1.0
         values = _objects([float(each) if type(each) is int else each for each in values.tolist()])
     return Column(values, present)

@@ -12,7 +12,8 @@ import orjson
 from vibe_rl.metrics.jsonl import NONFINITE, decode
 from vibe_rl.metrics.reading.parts import Part
 
-BLOCK = 16 << 20
+# Of blocks parsed three at a time, these were the quickest on two cores; they take little memory.
+BLOCK = 4 << 20
 
 # The lines at a block's start that show a column's type.
 _HEAD = 20
@@ -44,7 +45,7 @@ def parse(block: bytes, wanted: Collection[str]) -> tuple[int, dict[str, Part]] 
     """
     import polars as pl  # noqa: PLC0415 - optional
 
-    if NONFINITE.encode() in block:
+    if block.rfind(NONFINITE.encode()) >= 0:  # `in` takes longer
         return None
     types: dict[str, Any] = {}
     for name in wanted:
