@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
+from vibe_rl import runner
 from vibe_rl.metrics import MetricsLogger, read_metrics
 from vibe_rl.run_dir import RunDir
-from vibe_rl.runner import PPOConfig, train_ppo
+from vibe_rl.runner import DQNConfig, PPOConfig, SACConfig, train_ppo
 
 CONFIG = PPOConfig(
     total_timesteps=640,
@@ -26,6 +27,26 @@ CONFIG = PPOConfig(
     checkpoint_interval=160,
     anneal_learning_rate=False,
 )
+
+# The replay buffer is full before the first checkpoint, and its oldest steps are overwritten.
+OFF_POLICY = {
+    "total_timesteps": 640,
+    "log_interval": 32,
+    "num_envs": 4,
+    "num_steps": 2,
+    "buffer_size": 96,
+    "batch_size": 16,
+    "learning_starts": 48,
+    "hidden_sizes": (8,),
+    "eval_interval": 160,
+    "eval_episodes": 2,
+    "checkpoint_interval": 160,
+}
+CONFIGS = {
+    "train_ppo": CONFIG,
+    "train_dqn": DQNConfig(**OFF_POLICY, target_interval=7, epsilon_steps=500),
+    "train_sac": SACConfig(**OFF_POLICY, gradient_steps=2),
+}
 
 
 def records(run):
@@ -149,28 +170,40 @@ def test_without_an_interval_there_are_no_checkpoints(tmp_path):
 
 
 RUN = """
-import os, sys
+import sys
+from pathlib import Path
 from vibe_rl import runner
 from vibe_rl.run_dir import RunDir
 config = eval(sys.argv[2], vars(runner))
 train = getattr(runner, sys.argv[1])
-train(config, run_dir=RunDir(run_id="killed", base_dir=sys.argv[3]))
+root = Path(sys.argv[3])
+train(config, run_dir=RunDir(run_id=root.name, base_dir=root.parent))
 """
 
 
-def test_killed_at_any_moment_a_run_goes_on(whole, tmp_path, python, scale):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_killed_at_any_moment_a_run_goes_on(name, tmp_path, python, scale):
     """Whatever it was at: compiling, training, evaluating, saving, appending, deleting."""
-    expected_run, expected = whole
-    run = RunDir(run_id="killed", base_dir=tmp_path)
-    rng = random.Random(scale(0, time.time_ns()))  # noqa: S311 - no secret
-    for _ in range(scale(2, 30)):
-        before = len(read_metrics(run))
-        process = python(RUN, "train_ppo", repr(CONFIG), tmp_path)
-        while process.poll() is None and len(read_metrics(run)) <= before + rng.randrange(20):
-            time.sleep(0.002)
-        time.sleep(rng.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        _, err = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), err
-    assert_same(train_ppo(CONFIG, run_dir=run), expected)
-    assert records(run) == records(expected_run)
+    config, train = CONFIGS[name], getattr(runner, name)
+    expected_run = RunDir("whole", tmp_path)
+    expected = train(config, run_dir=expected_run)
+    rng = random.Random(scale(name, time.time_ns()))  # noqa: S311 - no secret
+    for trial in range(scale(1, 10)):
+        run = RunDir(run_id=f"killed_{trial}", base_dir=tmp_path)
+        for _ in range(2):
+            kill(python(RUN, name, repr(config), run.root), run, rng)
+        assert_same(train(config, run_dir=run), expected)
+        assert records(run) == records(expected_run)
+        said = [(record["step"], "eval_return_mean" in record) for record in read_metrics(run)]
+        assert len(said) == len(set(said)) == 20 + len(expected[1]["eval_step"])
+
+
+def kill(process, run, rng):
+    """Kill a process that trains, a few records after those that the run has."""
+    goal = len(read_metrics(run)) + rng.randrange(10)
+    while process.poll() is None and len(read_metrics(run)) <= goal:
+        time.sleep(0.002)
+    time.sleep(rng.random() * 0.05)
+    process.send_signal(signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode in {0, -signal.SIGKILL}, err
