@@ -166,8 +166,7 @@ def contains_itself():
     return values
 
 
-def nested(levels):
-    value = 1
+def nested(levels, value=1):
     for _ in range(levels):
         value = [value]
     return value
@@ -182,6 +181,7 @@ def nested(levels):
         (deleted, ValueError, "deleted or donated"),
         (contains_itself, ValueError, "nested too deeply, or contains itself"),
         (nested(300), ValueError, "Recursion limit"),
+        (nested(253, math.nan), ValueError, "Recursion limit"),
         (object(), TypeError, "builtins.object can't be logged"),
         (object, TypeError, "builtins.type can't be logged"),
         ({1, 2}, TypeError, "builtins.set"),

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from vibe_rl.metrics import MetricsLogger, iter_metrics, read_metrics
+from vibe_rl.metrics.alarms import read_alarms
 from vibe_rl.run_dir import RunDir
 
 PREAMBLE = """
@@ -208,13 +209,16 @@ class Recorder:
     def close(self):
         pass
 
-with MetricsLogger("m.jsonl", backends=[Recorder()], process="all") as logger:
+alert = lambda record: "late" if ME == 1 else None
+with MetricsLogger("m.jsonl", backends=[Recorder()], process="all", alert=alert) as logger:
     logger.write({"step": 10 * ME})
 tell(steps=Recorder.steps)
 """)
     assert [each["steps"] for each in facts] == [[[0, 0]], [[10, 1]]]
     assert not (tmp_path / "m.jsonl").exists()
     assert sorted(record["step"] for record in read_metrics(tmp_path / "m.jsonl")) == [0, 10]
+    assert [alarm.message for alarm in read_alarms(tmp_path / "m.jsonl")] == ["late"]
+    assert [file.name for file in tmp_path.glob("*.alarms.jsonl")] == ["m.p1.alarms.jsonl"]
 
 
 def test_what_compiled_functions_log_is_the_primary_processs_alone(job, tmp_path):

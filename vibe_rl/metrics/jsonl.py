@@ -23,7 +23,8 @@ def encode(row: dict[str, Any]) -> bytes:
     Raises:
         TypeError: If a name is no string.
         ValueError: If a field is called `_nonfinite`, an integer has more than 64 bits, a string
-            has lone surrogates, or the nesting is deeper than 254 levels.
+            has lone surrogates, or the nesting is deeper than 254 levels (around a non-finite
+            number, one level less).
     """
     if NONFINITE in row:
         raise ValueError(f"{NONFINITE!r} is the format's own field; give the metric another name")
@@ -34,7 +35,7 @@ def encode(row: dict[str, Any]) -> bytes:
     # orjson writes non-finite numbers as null: without a null there is none. (`in` takes twice as
     # long as `rfind`.)
     if line.rfind(b"null") >= 0 and (marks := _marks(row)):
-        line = orjson.dumps({**row, NONFINITE: marks}, None, _OPTIONS | orjson.OPT_NON_STR_KEYS)
+        line = _encode_marked(row, marks)
     return line
 
 
@@ -101,6 +102,22 @@ def _check_names(value: Any, path: str) -> None:
     elif isinstance(value, list):
         for inner in value:
             _check_names(inner, path)
+
+
+def _encode_marked(row: dict[str, Any], marks: dict[str, Any]) -> bytes:
+    options = _OPTIONS | orjson.OPT_NON_STR_KEYS
+    try:
+        return orjson.dumps({**row, NONFINITE: marks}, None, options)
+    except orjson.JSONEncodeError:  # the marks lie one level deeper than what they mark
+        for name, mark in marks.items():
+            try:
+                orjson.dumps({NONFINITE: {name: mark}}, None, options)
+            except orjson.JSONEncodeError as reason:
+                value = f"{row[name]!r:.80}"
+                raise ValueError(
+                    f"metric {name!r}: {reason} by a non-finite number in it: {value}"
+                ) from None
+        raise
 
 
 def _marks(value: Any) -> Any:

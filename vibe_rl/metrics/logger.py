@@ -113,12 +113,12 @@ class MetricsLogger(LogsInsideJit):
         check_interval(flush_interval)
         checked = checked_backends(backends)
         path = local_path(path)
-        if alert is not None:
-            checked = [*checked, AlertBackend(alert, path)]
         number = None  # what each record says
         if process == "all" and process_count() > 1:
             number = process_index()
             path = process_path(path, number)
+        if alert is not None:
+            checked = [*checked, AlertBackend(alert, path)]
         self._start_ns = time.monotonic_ns()
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
