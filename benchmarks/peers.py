@@ -227,7 +227,7 @@ def _clu(directory: Path) -> Iterator[Log]:
             self._file.close()
 
         def _unused(self, *_: Any, **__: Any) -> None:
-            raise NotImplementedError
+            raise NotImplementedError("only scalars are measured")
 
         write_summaries = write_images = write_videos = write_audios = _unused
         write_texts = write_histograms = write_hparams = _unused
