@@ -53,7 +53,7 @@ def _draw(report: Report, names: list[str], path: Path) -> None:
 def _loop(axes: Axes, results: list[Result]) -> None:
     _bars(axes, results, "a step of 150 µs", "x reading", from_value=1)
     axes.set_title("A training loop of 150 µs a step, each step logged", loc="left")
-    axes.set_xlabel("its time, as a multiple of the same loop that logs nothing")
+    axes.set_xlabel("multiple of the time of the same loop that reads the values and logs nothing")
 
 
 def _write(axes: Axes, results: list[Result]) -> None:
