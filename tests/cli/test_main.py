@@ -59,13 +59,26 @@ def test_help_names_the_verbs(capsys):
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["train"], ["fly"], ["train", "ppo", "--speed=9"], ["train", "ppo", "--seed=x"]]
+    ("args", "message"),
+    [
+        ([], "Expected one of {train, runs, show, tail, watch, plot, sync}"),
+        (["fly"], "Unrecognized options: fly; Available subcommands: train, runs"),
+        (["train"], "Expected one of {ppo, sac, dqn, resume}"),
+        (["train", "ppo", "--speed=9"], "--speed=9"),
+        (["train", "ppo", "--seed=x"], "Error parsing --seed"),
+        (["runs", "--newest", "x"], "Error parsing -n/--newest"),
+        (["runs", "--sort", "x"], "'written'"),
+        (["plot", "latest"], "Missing from vibe-rl plot: -o FILE"),
+        (["sync", "--to", "wandb"], "Missing from vibe-rl sync: RUN"),
+    ],
 )
-def test_what_cannot_be_understood_is_exit_code_2(args, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert stop.value.code == 2
-    assert "--help" in capsys.readouterr().err
+def test_what_cannot_be_understood_is_said_in_one_line(args, message, capsys):
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("vibe-rl: error: ")
+    assert message in err
+    assert "--help" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

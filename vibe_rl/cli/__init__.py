@@ -1,10 +1,18 @@
 """The `vibe-rl` command: this file starts and ends it, and each verb has a file of its own."""
 
+import functools
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from typing import Any, ParamSpec
 
 from vibe_rl import __version__
+
+_DESCRIPTION = "Train agents in JAX, logged live. `vibe-rl --version` prints the version."
+
+_P = ParamSpec("_P")
 
 
 class UsageError(Exception):
@@ -27,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
         why in one line.
 
     Raises:
-        SystemExit: After `--help`, or an option that can't be understood: tyro ends the program.
+        SystemExit: After `--help`: tyro ends the program.
     """
     try:
         try:
@@ -51,6 +59,19 @@ def main(args: Sequence[str] | None = None) -> int:
     return code
 
 
+def later(verb: Callable[_P, None]) -> Callable[_P, Any]:
+    """Make a verb one that only remembers what it is asked to do.
+
+    Tyro parses, then calls: this way `main` knows when it has parsed.
+    """
+
+    @functools.wraps(verb)
+    def bound(*args: _P.args, **kwargs: _P.kwargs) -> Callable[[], None]:
+        return functools.partial(verb, *args, **kwargs)
+
+    return bound
+
+
 def _run(args: Sequence[str]) -> None:
     if list(args) == ["--version"]:
         print(f"vibe-rl {__version__}")
@@ -62,8 +83,29 @@ def _run(args: Sequence[str]) -> None:
     args = list(args)
     if args[:2] == ["train", "--resume"]:  # the algorithm is the run's, so that none is named
         args[1] = "resume"
-    app.cli(
-        prog="vibe-rl",
-        description="Train agents in JAX, logged live. `vibe-rl --version` prints the version.",
-        args=args,
-    )
+    boxes = io.StringIO()
+    try:
+        with redirect_stderr(boxes):
+            verb = app.cli(
+                prog="vibe-rl",
+                description=_DESCRIPTION,
+                args=args,
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(_one_line(boxes.getvalue())) from None
+        raise
+    verb()
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box, without what its `--help` says in more words."""
+    parts = [""]
+    for line in box.splitlines()[1:-1]:
+        text = line.strip("│|").rstrip()  # the latter where there is no Unicode
+        if text and set(text.strip()) <= {"─", "-"}:
+            parts.append("")
+        elif not text.startswith(" " * 8):  # an argument's help
+            parts[-1] += f" {text.strip()}"
+    parts = [part.split("Got errors:")[0].strip() for part in parts]
+    return "; ".join(part for part in parts if not part.startswith("Argument helptext"))

@@ -2,6 +2,7 @@
 
 from tyro.extras import SubcommandApp
 
+from vibe_rl.cli import later
 from vibe_rl.cli.plot import plot
 from vibe_rl.cli.runs import runs
 from vibe_rl.cli.show import show
@@ -12,9 +13,9 @@ from vibe_rl.cli.watch import watch
 
 app = SubcommandApp()
 app.command(train, name="train", help="Train an agent, and log the run while it goes on.")
-app.command(name="runs")(runs)
-app.command(name="show")(show)
-app.command(name="tail")(tail)
-app.command(name="watch")(watch)
-app.command(name="plot")(plot)
-app.command(name="sync")(sync)
+app.command(name="runs")(later(runs))
+app.command(name="show")(later(show))
+app.command(name="tail")(later(tail))
+app.command(name="watch")(later(watch))
+app.command(name="plot")(later(plot))
+app.command(name="sync")(later(sync))

@@ -16,7 +16,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
 from vibe_rl import runner
-from vibe_rl.cli import TerminatedError, UsageError
+from vibe_rl.cli import TerminatedError, UsageError, later
 from vibe_rl.cli.select import find_run
 from vibe_rl.runner import DQNConfig, PPOConfig, SACConfig
 from vibe_rl.runner.config import TrainConfig
@@ -83,6 +83,7 @@ class RunOptions(LogOptions):
 
 
 @train.command
+@later
 def ppo(config: OmitArgPrefixes[_UncheckedPPOConfig], options: OmitArgPrefixes[RunOptions]) -> None:
     """Train by proximal policy optimisation. The defaults solve CartPole-v1 in less than a minute.
 
@@ -94,6 +95,7 @@ def ppo(config: OmitArgPrefixes[_UncheckedPPOConfig], options: OmitArgPrefixes[R
 
 
 @train.command
+@later
 def sac(config: OmitArgPrefixes[_UncheckedSACConfig], options: OmitArgPrefixes[RunOptions]) -> None:
     """Train by soft actor-critic, for continuous actions. The defaults solve Pendulum-v1.
 
@@ -105,6 +107,7 @@ def sac(config: OmitArgPrefixes[_UncheckedSACConfig], options: OmitArgPrefixes[R
 
 
 @train.command
+@later
 def dqn(config: OmitArgPrefixes[_UncheckedDQNConfig], options: OmitArgPrefixes[RunOptions]) -> None:
     """Train a deep Q-network, for discrete actions. The defaults solve CartPole-v1.
 
@@ -116,6 +119,7 @@ def dqn(config: OmitArgPrefixes[_UncheckedDQNConfig], options: OmitArgPrefixes[R
 
 
 @train.command
+@later
 def resume(
     run: Annotated[Positional[str], arg(metavar="RUN")],
     options: OmitArgPrefixes[LogOptions],
