@@ -1,6 +1,7 @@
 """`vibe-rl sync`: what it delivers, and when it refuses."""
 
 import logging
+import shutil
 import sys
 import time
 
@@ -92,6 +93,12 @@ def test_a_backend_that_a_running_logger_feeds_is_refused(run, capsys):
     assert main(["sync", run, "--to", "tensorboard"]) == 0
 
 
+def test_the_run_may_be_named_by_its_id(run, capsys):
+    shutil.move(run, "runs/ppo_20260101_120000")
+    assert main(["sync", "ppo", "--to", "tensorboard"]) == 0
+    assert "took 10 records" in capsys.readouterr().out
+
+
 def test_a_wandb_run_that_is_under_way_is_left_alone(run, capsys):
     backend = WandbBackend(run_dir=run, mode="offline")
     with MetricsLogger(f"{run}/logs/metrics.jsonl", [backend]) as logger:
@@ -104,8 +111,8 @@ def test_a_wandb_run_that_is_under_way_is_left_alone(run, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["nowhere", "--to", "tensorboard"], "'nowhere' is no run"),
-        ([".", "--to", "tensorboard"], "'.' is no run"),
+        (["nowhere", "--to", "tensorboard"], "there is no run in runs"),
+        (["./nowhere", "--to", "tensorboard"], "'./nowhere' is no run"),
         (["run", "--to", "nope"], "not 'nope'"),
         (["run", "--to", "no.such.module:Backend"], "not 'no.such.module:Backend'"),
         (["run", "--to", "recorders:Nothing"], "not 'recorders:Nothing'"),

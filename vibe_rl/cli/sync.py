@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from vibe_rl.cli import UsageError
+from vibe_rl.cli.select import find_run
 
 if TYPE_CHECKING:
     from vibe_rl.metrics import LogBackend
@@ -27,16 +28,18 @@ def sync(
     to: Annotated[str, arg(metavar="tensorboard|wandb|MODULE:CLASS")],
     option: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = (),
     from_start: bool = False,
+    base_dir: Annotated[str, arg(metavar="DIR")] = "runs",
 ) -> None:
     """Deliver to a backend what it has not had yet of a run.
 
     Args:
-        run: The run's directory, or its metrics file.
+        run: A path, an id, the beginning of one, or latest.
         to: The backend: TensorBoard's files beside the metrics file; the W&B run whose id the run's
             directory keeps, or a new one; or a class of your own.
         option: An argument of the backend's class, such as project=rl or mode=offline. May be
             given several times.
         from_start: Deliver everything, even what the backend has had.
+        base_dir: The directory of all runs.
     """
     # Here, because --help shall not wait for NumPy.
     from vibe_rl.metrics import setup_logging  # noqa: PLC0415
@@ -46,9 +49,9 @@ def sync(
     from vibe_rl.metrics.reading.blocks import metrics_path  # noqa: PLC0415
 
     setup_logging()
-    path = metrics_path(run)
+    path = metrics_path(find_run(run, base_dir))
     if not path.is_file():
-        raise UsageError(f"{run!r} is no run: there is no file {os.path.relpath(path)}")
+        raise UsageError(f"{run!r} has no records: there is no file {os.path.relpath(path)}")
     backend = _make(to, path, dict(_parse(each) for each in option))
     name = type(backend).__name__
     try:
