@@ -1,6 +1,7 @@
 """`vibe-rl watch` in a terminal: what stands on the screen, and what the keys do."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,34 @@ def test_of_many_runs_each_is_named_and_so_is_the_one_that_is_not_finite(tmp_pat
         write(tmp_path, run_id, [{"step": 1, "loss": loss}, {"step": 2, "loss": 1.0}])
     watch = terminal("watch", *"abcdef")
     watch.wait_for("● d  finished", "● e  ● f", "1 not finite of b (x ▲ ▼): nan at step 1")
+
+
+def test_the_chart_leaves_room_for_what_stands_below_it(tmp_path, terminal):
+    records = [{"step": 1, "seed": seed, "loss": float("nan")} for seed in range(8)]
+    write(tmp_path, "dqn", [*records, *[record | {"loss": 1.0} for record in records]])
+    screen = terminal("watch", "dqn").wait_for("8 not finite", "● seed 7", "└", "q quit")
+    below_the_axis = screen.split("└")[1].splitlines()
+    assert len(below_the_axis) == 1 + 1 + 3 + 1  # its labels, the metric, NaN, the legend, the keys
+
+
+def test_a_run_that_goes_away_and_comes_back_anew(tmp_path, terminal):
+    write(tmp_path, "a", [{"step": step, "loss": 900.0} for step in range(50)])
+    watch = terminal("watch", "a")
+    watch.wait_for("a  finished  step 49", "900")
+    shutil.rmtree(tmp_path / "runs/a/logs")
+    watch.wait_for("its files are gone")
+    write(tmp_path, "a", [{"step": step, "loss": float(step)} for step in range(5)])
+    screen = watch.wait_for("a  finished  step 4", "2 ┤")
+    assert "900" not in screen
+
+
+def test_a_run_that_cannot_be_read_is_said_beside_others(tmp_path, terminal):
+    write(tmp_path, "a", [{"step": 7, "loss": 1.0}])
+    write(tmp_path, "b", [{"step": 9, "loss": 1.0}])
+    notes = tmp_path / "runs/a/logs/metrics.writers.jsonl"
+    notes.unlink()
+    notes.mkdir()
+    terminal("watch", "a", "b").wait_for("a  unreadable: ", "b  finished  step 9", "loss 1/1")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from vibe_rl.cli import UsageError
 
 # Of several runs in one file, the field that tells them apart.
-LABELS = ("seed", "lane")
+LABELS = ("seed", "lane", "process")
 
 # No metrics: they say when and whose a record is.
 _PLACES = frozenset({"step", "wall_time", *LABELS})

@@ -33,7 +33,7 @@ def watch(
     def find() -> list[Path]:
         try:
             return named or [find_run(LATEST, base_dir)]
-        except UsageError:
+        except (UsageError, OSError):
             return []
 
     try:

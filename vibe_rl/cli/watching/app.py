@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.widget import Widget
 from textual.widgets import Footer, OptionList, Static
 
 from vibe_rl.cli.fields import return_metric
@@ -36,6 +38,21 @@ _COLOURS: tuple[RGB, ...] = (
     (213, 94, 0),
     (200, 200, 200),
 )
+
+
+class _Chart(Widget):
+    """What is drawn to fill it, again whenever the room for it changes."""
+
+    _draw_in: Callable[[int, int], Text] | None = None
+
+    def show(self, draw_in: Callable[[int, int], Text]) -> None:
+        """Show what this gives for a width and a height."""
+        self._draw_in = draw_in
+        self.refresh()
+
+    def render(self) -> Text:
+        """Draw."""
+        return self._draw_in(*self.size) if self._draw_in else Text()
 
 
 class WatchApp(App[int]):
@@ -83,7 +100,7 @@ class WatchApp(App[int]):
     def compose(self) -> ComposeResult:
         """The screen from top to bottom."""
         yield Static(id="head", markup=False)
-        yield Static(id="chart", markup=False)
+        yield _Chart(id="chart")
         yield OptionList(id="choice")
         yield Static(id="foot", markup=False)
         yield Footer(show_command_palette=False)
@@ -95,10 +112,6 @@ class WatchApp(App[int]):
             loop.add_signal_handler(signum, self.exit, 128 + signum)
         self._draw()
         self._look()
-
-    def on_resize(self) -> None:
-        """Fill the new window."""
-        self._draw()
 
     @work(thread=True)
     def _look(self) -> None:
@@ -138,7 +151,7 @@ class WatchApp(App[int]):
         """Go back from the list to the chart."""
         self.query_one("#choice").display, self.query_one("#chart").display = False, True
         self.set_focus(None)
-        self.call_after_refresh(self._draw)
+        self._draw()
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Show the metric that was chosen in the list."""
@@ -175,26 +188,25 @@ class WatchApp(App[int]):
 
     def _draw(self) -> None:
         self._draw_head()
-        chart, foot = self.query_one("#chart", Static), self.query_one("#foot", Static)
+        chart, foot = self.query_one(_Chart), self.query_one("#foot", Static)
         metrics = self._metrics()
         if not metrics:
             waiting = self._waiting if not self._runs else "Reading, or waiting for a record…"
-            chart.update(Text(f"\n  {waiting}\n"))
+            chart.show(lambda *_: Text(f"\n  {waiting}\n"))
             foot.update("")
             return
         metric = self._shown_metric(metrics)
         lines, legend = self._lines(metric)
         foot.update(self._foot(metric, metrics, legend))
-
-        def fill() -> None:
-            chart.update(draw(lines, *chart.size, log=self._is_log))
-
-        self.call_after_refresh(fill)  # when the rows that head and foot need are known
+        chart.show(partial(draw, lines, log=self._is_log))
 
     def _draw_head(self) -> None:
         head = Text()
         for nth, run in enumerate(self._runs[:_ROWS]):
             head.append_text(_bullet(nth)).append(run.name, "bold")
+            if run.error:
+                head.append(f"  {run.error}\n", "red")
+                continue
             state = run.state.state if run.state.state != "unknown" else "no logger"
             colour = {"running": "green", "crashed": "red"}.get(state, "")
             head.append(f"  {state}", colour)
@@ -254,9 +266,12 @@ class WatchApp(App[int]):
                 )
                 break
         # A user's own check speaks of no metric; the others are seen with theirs.
-        alerts = [alarm for run in self._runs for alarm in run.alarms if alarm.metric is None]
-        if alerts:
-            foot.append(f"\nalert: {alerts[-1].message} at step {short(alerts[-1].step)}", "red")
+        for run in self._runs:
+            if alerts := [alarm for alarm in run.alarms if alarm.metric is None]:
+                of = f" of {run.name}" if len(self._runs) > 1 else ""
+                last = alerts[-1]
+                foot.append(f"\nalert{of}: {last.message} at step {short(last.step)}", "red")
+                break
         return foot.append("\n").append_text(legend) if legend else foot
 
 

@@ -34,19 +34,24 @@ class LiveRun:
 
     Args:
         path: The run's directory or metrics file; it need not be there yet.
-        most_bytes: About how much of the files to read at first; after that, all that is new.
+        most_bytes: About how much of a file to read at each look.
     """
 
     def __init__(self, path: Path, most_bytes: int = _MOST_BYTES) -> None:
         self.path = path
         self.name = run_name(path)
+        self.error = ""  # why it can't be read
+        self._most_bytes = most_bytes
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget what was read: nothing yet, or of a file that another has taken the place of."""
         self.state = RunState("unknown")
         self.fraction = 1.0
         self.bytes = 0
         self.alarms: list[Alarm] = []
         self.step: float | None = None
         self.came: float | None = None  # when there last was something new, by time.monotonic()
-        self._most_bytes = most_bytes
         self._samples: dict[Path, Sample] = {}
         self._walls: dict[Path, tuple[float, float]] = {}  # the newest, and what to add to it
         self._points: dict[str, dict[Label, _Points]] = {}
@@ -58,18 +63,27 @@ class LiveRun:
         return list(self._points)
 
     def look(self) -> bool:
-        """Read what is new, and say whether anything is."""
+        """Read what is new, and say whether anything is; `error` says why, if it can't be."""
+        try:
+            is_new = self._look()
+        except OSError as error:
+            self.error = f"unreadable: {error}"
+            return False
+        self.error = "its files are gone" if self._samples and not metrics_files(self.path) else ""
+        return is_new
+
+    def _look(self) -> bool:
         state, self.state = self.state, run_state(self.path)
-        self.alarms = read_alarms(self.path)
-        is_new = state != self.state
+        alarms, self.alarms = self.alarms, read_alarms(self.path)
+        is_new = (state, alarms) != (self.state, self.alarms)
         for file in metrics_files(self.path):
-            last = self._samples.get(file)
-            if last is None:
-                sample = sample_records(file, self._most_bytes)
-                self.fraction = min(self.fraction, sample.fraction)
-            else:
-                sample = sample_records(file, start=last.end, file_id=last.file_id)
+            last = self._samples.get(file, Sample([]))
+            sample = sample_records(file, self._most_bytes, start=last.end, file_id=last.file_id)
+            if sample.anew:
+                self._begin()
+                return self._look()
             self._samples[file] = sample
+            self.fraction = min(self.fraction, sample.fraction)
             for record in sample.records:
                 self._take(record, file)
             is_new = is_new or bool(sample.records)
@@ -98,8 +112,6 @@ class LiveRun:
             last = wall
             self._walls[file] = last, offset
         label = " ".join([f"{name} {record[name]}" for name in LABELS if name in record])
-        if not label and "process" in record:
-            label = f"process {record['process']}"
         for metric, value in metrics_of(record).items():
             points = self._points.setdefault(metric, {}).setdefault(label, _Points())
             x = float(step) if is_number(step) else points.count
