@@ -122,10 +122,9 @@ def job():
 
 def test_show_sums_up_the_files_of_all_processes(capsys, job):
     (loss,) = (
-        metric
-        for metric in json.loads(lines(capsys, "show", "job", "--json")[0])["metrics"]
-        if metric["metric"] == "loss"
+        metric for metric in json.loads(lines(capsys, "show", "job", "--json")[0])["metrics"]
     )
+    assert loss["metric"] == "loss"  # that of the process is none
     assert (loss["count"], loss["min"], loss["max"]) == (10, 0.0, 14.0)
     assert (loss["first"], loss["last"]) == (0.0, 14.0)
     assert (loss["nonfinite"], loss["nonfinite_step"]) == (1, 3)
@@ -162,6 +161,15 @@ def test_show_counts_what_each_backend_has_not_had(capsys):
     assert "3 records behind: vibe-rl sync" in "\n".join(lines(capsys, "show", "fed"))
 
 
+def test_show_says_what_a_users_own_check_found_and_when(capsys):
+    run = RunDir(run_id="checked")
+    with MetricsLogger(run, alert=lambda record: "too high" if record["loss"] > 1 else None) as log:
+        log.write({"step": 12_345, "loss": 2.0})
+    text = "\n".join(lines(capsys, "show", "checked"))
+    assert "too high at step 12345" in text
+    assert "backends" not in text  # it is fed like one
+
+
 def test_show_as_json_is_one_object_with_the_summary(capsys):
     (line,) = lines(capsys, "show", FINISHED, "--json")
     shown = json.loads(line)
@@ -181,6 +189,12 @@ def test_tail_shows_the_newest_records_aligned(capsys):
 def test_tail_as_json_is_what_the_file_holds(capsys):
     out = "\n".join(lines(capsys, "tail", FINISHED, "--json", "-n", "2"))
     assert [json.loads(line) for line in out.splitlines()] == read_metrics(f"runs/{FINISHED}")[-2:]
+
+
+def test_tail_of_a_file_without_records_says_so(tmp_path, capsys):
+    (tmp_path / "junk.txt").write_text("junk\n")
+    assert main(["tail", "junk.txt"]) == 0
+    assert capsys.readouterr() == ("", "vibe-rl: junk.txt has no records yet; -f waits for them\n")
 
 
 def test_tail_of_chosen_columns(capsys):

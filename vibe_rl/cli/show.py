@@ -134,10 +134,15 @@ def _progress(backend: BackendProgress, path: Path) -> list[Cell]:
 
 
 def _alarms(alarms: list[Alarm]) -> list[list[Cell]]:
-    return [
-        [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.time)), (each.message, "red")]
-        for each in alarms
-    ]
+    from vibe_rl.cli.text import exact  # noqa: PLC0415 - as above
+
+    rows: list[list[Cell]] = []
+    for each in alarms:
+        # That of a user's check doesn't name its step itself.
+        step = "" if each.metric or each.step is None else f" at step {exact(each.step)}"
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.time))
+        rows.append([when, (each.message + step, "red")])
+    return rows
 
 
 def _print_section(title: str, rows: list[list[Cell]], alignment: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vibe_rl.cli.fields import is_number, metrics_of
 from vibe_rl.cli.select import metrics_files
+from vibe_rl.metrics.alarms import AlertBackend
 from vibe_rl.metrics.feed.cursor import is_in_use, saved_positions
 from vibe_rl.metrics.lines import count_lines
 from vibe_rl.metrics.reading.nonfinite import first_nonfinite
@@ -88,6 +89,7 @@ def backends(run: Path) -> list[BackendProgress]:
         )
         for file in metrics_files(run)
         for identity, position in saved_positions(file).items()
+        if identity != AlertBackend.name  # a user's own check, which is no service
     ]
 
 

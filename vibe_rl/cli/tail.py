@@ -53,7 +53,7 @@ def tail(
         for records in _follow(path, samples):
             show(records)
         print(f"vibe-rl: {run_name(path)} {_end(path)}", file=sys.stderr)
-    elif not any(sample.end for sample in samples.values()):
+    elif newest and not any(sample.records for sample in samples.values()):
         print(f"vibe-rl: {run_name(path)} has no records yet; -f waits for them", file=sys.stderr)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vibe_rl.metrics.reading.series import read_series
+from vibe_rl.metrics.reading.series import numeric_metrics, read_series
 from vibe_rl.plotting.aggregate import Band, Center, Curve, Floats, aggregate, check_band
 from vibe_rl.plotting.groups import Run
 
@@ -100,7 +100,11 @@ def plot_runs(
                 seeds += series.curves().values()
                 fraction = min(fraction, series.fraction)
         if not seeds:
-            raise ValueError(f"{name}: no record has numbers {metric!r} and {x!r}")
+            there = dict.fromkeys(each for run in members for each in numeric_metrics(run))
+            raise ValueError(
+                f"{name}: no record has numbers {metric!r} and {x!r}; there are: "
+                f"{', '.join(there) or '-'}"
+            )
         try:
             curve = aggregate(seeds, center=center, band=band, smooth=smooth)
         except ValueError as error:

@@ -49,6 +49,8 @@ def _group(run: Run, by: str) -> str:
         return _STARTED.sub("", root.name)
     try:
         config = decode_config((root / "config.json").read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{root.name} can't be grouped by {by}: it has no config.json") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{root.name} can't be grouped by {by}: {error}") from error
     return ", ".join(f"{name}={_field(config, name, root)}" for name in by.split(","))
