@@ -1,6 +1,7 @@
 """Sixty-four threads on one logger, and loggers that are fed by what they log themselves."""
 
 import logging
+import math
 import sys
 import threading
 
@@ -80,6 +81,49 @@ def test_a_backend_that_answers_each_record_ends_with_the_logger(tmp_path):
     logger.close()
     assert len(read_metrics(logger.path, strict=True)) == backend.taken
     assert backend.refused
+
+
+def test_the_writer_s_own_thread_never_waits_for_room(tmp_path):
+    """Which it would have to make itself, when a logging handler logs what that thread says."""
+
+    class Handler(logging.Handler):
+        def emit(self, message):
+            if message.threadName == "vibe_rl writer":
+                logger.write({"message": message.getMessage()})
+
+    logger = MetricsLogger(tmp_path / "metrics.jsonl", queue_size=1)
+    handler = Handler()
+    logging.getLogger("vibe_rl").addHandler(handler)
+    try:
+        for i in range(200):
+            logger.write({f"metric {i}": math.nan})  # a warning for each
+        logger.flush()
+    finally:
+        logging.getLogger("vibe_rl").removeHandler(handler)
+    logger.close()
+    records = read_metrics(logger.path, strict=True)
+    assert [name for record in records for name in record if name.startswith("metric")] == [
+        f"metric {i}" for i in range(200)
+    ]
+    assert sum("message" in record for record in records) == 200
+
+
+def test_a_logging_handler_that_raises_has_nothing_appended_twice(tmp_path, capfd):
+    class Handler(logging.Handler):
+        def emit(self, message):
+            raise RuntimeError("no such channel")
+
+    handler = Handler()
+    logging.getLogger("vibe_rl").addHandler(handler)
+    try:
+        with MetricsLogger(tmp_path / "metrics.jsonl") as logger:
+            for i in range(5):
+                logger.write({"i": i, f"metric {i}": math.nan})
+                logger.flush()
+    finally:
+        logging.getLogger("vibe_rl").removeHandler(handler)
+    assert [record["i"] for record in read_metrics(logger.path)] == list(range(5))
+    assert "no such channel" in capfd.readouterr().err
 
 
 def test_a_logging_handler_that_logs_what_we_log_is_fed_no_more_than_that(tmp_path):

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,10 @@ class NonFiniteAlarm:
                 for name, value in values:
                     if name not in self._seen:
                         self._seen.add(name)
-                        self._warn(name, value, step_of(lines[start:end]))
+                        try:
+                            self._warn(name, value, step_of(lines[start:end]))
+                        except Exception:  # noqa: BLE001 - a logging handler's; `data` has landed
+                            traceback.print_exc()
         return done
 
     def _warn(self, name: str, value: float, step: float | None) -> None:
