@@ -1,6 +1,6 @@
 """`python -m benchmarks`: what logging costs, beside the alternatives.
 
-    python -m benchmarks                             # all of them, about 12 minutes
+    python -m benchmarks                             # all of them, about 18 minutes
     python -m benchmarks write loop --peers wandb,tensorboardX
     python -m benchmarks --json results.json --plot results.svg
     python -m benchmarks --from-json results.json --docs    # docs/benchmarks.md and its pictures
