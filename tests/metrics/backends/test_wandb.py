@@ -402,19 +402,21 @@ def test_the_run_ends_as_close_was_told(tmp_path, exit_code):
 
 
 @pytest.mark.usefixtures("in_the_environment")
+@pytest.mark.parametrize("make", ["WandbBackend()", "isolated(WandbBackend)"])
 @pytest.mark.parametrize(
-    ("end", "exit_code"),
-    [("", 0), ("sys.exit(3)", 3), ("1 / 0", 1), ("caught(); logger.close()", 0)],
+    ("end", "exit_code"), [("", 0), ("sys.exit(3)", 3), ("1 / 0", 1), ("caught()", 0)]
 )
-def test_a_run_that_nobody_closes_ends_as_its_process_does(tmp_path, monkeypatch, end, exit_code):
+def test_a_run_that_nobody_closes_ends_as_its_process_does(
+    tmp_path, monkeypatch, make, end, exit_code
+):
     monkeypatch.delenv("WANDB_SERVICE", raising=False)  # W&B hooks into a main process only
     script = f"""if True:
         import contextlib, sys
-        from vibe_rl.metrics import MetricsLogger, WandbBackend
+        from vibe_rl.metrics import MetricsLogger, WandbBackend, isolated
         def caught():
             with contextlib.suppress(SystemExit):
                 sys.exit(3)
-        logger = MetricsLogger("metrics.jsonl", [WandbBackend()])
+        logger = MetricsLogger("metrics.jsonl", [{make}])
         logger.write({{"loss": 1.0}})
         {end}
     """

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
-import threading
 import time as clock
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -61,8 +59,7 @@ class WandbBackend:
 
     Attributes:
         exit_code: What `close()` tells W&B about how the run ended: 0 is finished, anything else
-            failed. None: finished, or if this process is at its end, what `sys.exit` was called
-            with (in a process of its own, `isolated` can't know the trainer's).
+            failed. None: finished. The logger sets it if the run fails.
 
     Raises:
         ImportError: If wandb is not installed.
@@ -199,7 +196,7 @@ class WandbBackend:
     def _close(self) -> None:
         _open_runs.discard(self.run_id)
         try:
-            self._run.finish(exit_code=_end() if self.exit_code is None else self.exit_code)
+            self._run.finish(exit_code=self.exit_code)
             self._flush()  # finish() returns before W&B's own process has written everything
         finally:
             if self._disk is not None:
@@ -312,13 +309,3 @@ def _save_id(file: Path, run_id: str) -> None:
         write_atomically(file, run_id.encode())
     except OSError as error:  # the run is under way: better one that can't be resumed than none
         _log.warning("%s can't be written (%s): W&B run %s won't be resumed", file, error, run_id)
-
-
-def _end() -> int | None:
-    """What `sys.exit` was called with; None unless the interpreter is at its end.
-
-    W&B puts a hook in its place, but asks that only for runs that nobody has finished.
-    """
-    if threading.main_thread().is_alive():
-        return None
-    return getattr(getattr(sys.exit, "__self__", None), "exit_code", None)

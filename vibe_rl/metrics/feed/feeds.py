@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.feed.exit_watch import exit_watch
 from vibe_rl.metrics.feed.feed import BackendStats, Feed
 from vibe_rl.metrics.isolation.isolated import IsolatedBackend
 from vibe_rl.metrics.lines import Position, count_lines
@@ -44,6 +45,8 @@ class Feeds:
         except BaseException:
             self.deliver(None, close=True)  # those that have started let go of their cursors
             raise
+        if any(map(_takes_exit_code, backends)):
+            exit_watch.start(self)
 
     @property
     def stats(self) -> dict[str, BackendStats]:
@@ -80,6 +83,7 @@ class Feeds:
             for feed, _ in asked:  # after a Ctrl-C
                 feed.waive()
             if close:
+                exit_watch.stop(self)
                 for feed in self._feeds:
                     feed.abandon()
         return delivered
@@ -110,9 +114,15 @@ def _kind(backend: LogBackend) -> str:
     return str(getattr(backend, "name", None) or type(backend).__name__)
 
 
+def _takes_exit_code(backend: LogBackend) -> bool:
+    if isinstance(backend, IsolatedBackend):
+        return backend.takes_exit_code
+    return hasattr(backend, "exit_code")
+
+
 def _exit_code(how: str) -> int | None:
-    """0: the run went well; 1: it did not; None: a backend may know better than we do."""
+    """What the run failed with; None if it did not: then a backend may know better than we do."""
     if how == "exit":
         crashed = getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1")
-        return 1 if crashed else None
+        return 1 if crashed else exit_watch.code or None
     return None if how in ("", "closed") else 1

@@ -33,8 +33,8 @@ class Tickets:
 
         Args:
             close: Close the backend after that.
-            exit_code: How the run ended, for a backend that has an attribute of this name; 0 is
-                well, None is unknown.
+            exit_code: What the run failed with, for a backend that has an attribute of this name;
+                None if it did not.
             ticket: The ticket's number, if somebody else has issued it; higher than those before.
 
         Returns:

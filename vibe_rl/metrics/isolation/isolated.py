@@ -189,6 +189,11 @@ class IsolatedBackend(Tickets):
         return self._following is not None or self._settled == math.inf
 
     @property
+    def takes_exit_code(self) -> bool:
+        """Whether the backend has an attribute `exit_code`, to note how the run ended."""
+        return "exit_code" in self._values
+
+    @property
     def stats(self) -> BackendStats:
         """How far the backend is, as its process last said."""
         logged, failed = self._before
