@@ -59,7 +59,9 @@ def test_a_backend_that_a_logger_fed_gets_the_rest(run, capsys):
 def test_when_there_is_nothing_to_deliver_no_file_is_left(run, tmp_path, capsys):
     assert main(["sync", run, "--to", "tensorboard"]) == 0
     assert main(["sync", run, "--to", "tensorboard"]) == 0
-    assert "took 0 records" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "took 0 records" in out
+    assert "--from-start delivers it again" in out
     assert len(list(tmp_path.rglob("events.*"))) == 1
 
 
@@ -118,6 +120,9 @@ def test_a_wandb_run_that_is_under_way_is_left_alone(run, capsys):
         (["run", "--to", "recorders:Nothing"], "not 'recorders:Nothing'"),
         (["run", "--to", "os:getcwd"], "log and close"),
         (["run", "--to", "recorders:FileBackend"], "path"),
+        (["run", "--to", "recorders:Refusing", "--option", "reason=why"], "LookupError: why"),
+        (["run", "--to", "wandb", "--option", "mode=sideways"], "wandb can't be built"),
+        (["run", "--to", "wandb", "--option", "id=a/b"], "wandb can't be built"),
         (["run", "--to", "tensorboard", "--option", "log_dir"], "NAME=VALUE, not 'log_dir'"),
     ],
 )
@@ -126,6 +131,26 @@ def test_what_cannot_be_done_is_said_in_one_line(run, capsys, args, message):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"some\ntext\n", b"[1]\n", b"\x00\xff\x7f" * 99, b'{"step": 1']
+)
+def test_a_file_of_anything_else_is_an_error_that_leaves_nothing_behind(tmp_path, capsys, content):
+    file = tmp_path / "some.txt"
+    file.write_bytes(content)
+    assert main(["sync", str(file), "--to", "tensorboard"]) == 2
+    err = capsys.readouterr().err
+    assert "no line of" in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_with_a_few_lines_of_anything_else_is_delivered(run, tmp_path, capsys):
+    file = tmp_path / run / "logs" / "metrics.jsonl"
+    file.write_bytes(b"junk\n" + file.read_bytes() + b"junk\n")
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+    assert "took 10 records" in capsys.readouterr().out
 
 
 def test_what_a_backend_does_not_take_is_an_error(run, capsys, monkeypatch):

@@ -46,12 +46,14 @@ def sync(
     from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, identity_of  # noqa: PLC0415
     from vibe_rl.metrics.feed.feed import Feed  # noqa: PLC0415
     from vibe_rl.metrics.lines import Position  # noqa: PLC0415
-    from vibe_rl.metrics.reading.blocks import metrics_path  # noqa: PLC0415
+    from vibe_rl.metrics.reading.blocks import metrics_path, read_blocks, records_of  # noqa: PLC0415
 
     setup_logging()
     path = metrics_path(find_run(run, base_dir))
     if not path.is_file():
         raise UsageError(f"{run!r} has no records: there is no file {os.path.relpath(path)}")
+    if path.stat().st_size and not any(records_of(block.text) for block in read_blocks(path)):
+        raise UsageError(f"{run!r} is no run: no line of {os.path.relpath(path)} is a record")
     backend = _make(to, path, dict(_parse(each) for each in option))
     name = type(backend).__name__
     try:
@@ -63,6 +65,8 @@ def sync(
     delivered = _show(feed)
     stats = feed.stats
     print(f"{name} took {stats.logged} records of {os.path.relpath(path)}; {stats.failed} failed")
+    if delivered and not (stats.logged or stats.failed or from_start):
+        print("It has had everything; --from-start delivers it again")
     if not delivered:
         raise OSError(f"{name} did not take everything: {stats.behind} bytes are left")
 
@@ -102,8 +106,11 @@ def _make(to: str, path: Path, options: dict[str, Any]) -> LogBackend:
         make = _find(to)
     try:
         backend = make(**options)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{to} can't be built: {error}") from error
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # whatever the service's library or a class of the user's raises
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"{to} can't be built: {why}") from error
     if not isinstance(backend, LogBackend):
         raise UsageError(f"{to} makes no backend: it has to have methods log and close")
     return backend
