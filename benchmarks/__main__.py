@@ -2,6 +2,7 @@
 
     python -m benchmarks                             # all of them, about 18 minutes
     python -m benchmarks write loop --peers wandb,tensorboardX
+    python -m benchmarks backends                    # not among all of them: a part of loop
     python -m benchmarks --json results.json --plot results.svg
     python -m benchmarks --from-json results.json --docs    # docs/benchmarks.md and its pictures
 
@@ -38,9 +39,18 @@ BENCHMARKS = {
     "read": "read",
     "growth": "growth",
     "import": "imports",
+    "backends": "backends",
 }
-# Those that have nothing to compare with a peer: importing the peers starts threads.
-WITHOUT_PEERS = ("jit", "stall", "read", "growth")
+# What another one measures too: run only when named.
+PARTS = ("backends",)
+# Those that compare with few peers, or with none: importing the others starts threads.
+FEW_PEERS = {
+    "jit": (),
+    "stall": (),
+    "read": (),
+    "growth": (),
+    "backends": ("jsonl", "wandb", "tensorboardX"),
+}
 LIMIT_S = 600
 
 
@@ -106,7 +116,10 @@ def _run_here(name: str, peer_names: list[str] | None, *, quick: bool) -> Report
     ):
         # Some of the libraries leave files wherever they are.
         os.environ.update(TRACKIO_DIR=f"{directory}/trackio", WANDB_SILENT="true")
-        found, absent = peers.available([] if name in WITHOUT_PEERS else peer_names)
+        if name in FEW_PEERS:
+            few = FEW_PEERS[name]
+            peer_names = [peer for peer in few if peer_names is None or peer in peer_names]
+        found, absent = peers.available(peer_names)
         module = importlib.import_module(f"benchmarks.{BENCHMARKS[name]}")
         report = new_report(peers.versions(found), absent)
         gc.collect()
@@ -122,7 +135,7 @@ def _run_each(arguments: argparse.Namespace) -> Report:
     """Run each benchmark in a process of its own, and put together what they gave."""
     parts, failed = [], {}
     with tempfile.TemporaryDirectory() as directory:
-        for name in arguments.names or BENCHMARKS:
+        for name in arguments.names or [name for name in BENCHMARKS if name not in PARTS]:
             saved = Path(directory) / f"{name}.json"
             command = [sys.executable, "-m", "benchmarks", name, "--json", str(saved)]
             command += ["--quick"] * arguments.quick

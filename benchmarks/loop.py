@@ -34,21 +34,30 @@ Opens = Callable[[Path], AbstractContextManager[tuple[Log, Callable[[], object]]
 
 
 def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
-    """Measure each length of step; ours together, each peer alone with the reference.
+    """Measure each length of step."""
+    results = []
+    for length in PEERS_AT[:1] if quick else STEPS_S:
+        beside = peers if length in PEERS_AT else ()
+        results += at_length(length, OURS, beside, quick=quick)
+    return results
+
+
+def at_length(
+    length: str, ours: Mapping[str, Opens], peers: Sequence[Peer], *, quick: bool
+) -> list[Result]:
+    """Measure one of `STEPS_S`; ours together, each peer alone with the reference.
 
     What one peer leaves to do in the background would otherwise meet the others.
     """
-    results = []
-    for name in PEERS_AT[:1] if quick else STEPS_S:
-        table, step = f"a step of {name}", jitted_step(STEPS_S[name])
-        steps = 20 if quick else max(round(BLOCK_S / STEPS_S[name]), 20)
-        results += _measure(table, step, steps, OURS, 1 if quick else 24)
-        for peer in peers if name in PEERS_AT else ():
-            cases = {READING: _reading, peer.name: _of(peer)}
-            try:
-                results += _measure(table, step, min(steps, 300), cases, 1 if quick else 8)[1:]
-            except Exception as error:  # noqa: BLE001 - another's library: whatever it is
-                results.append(Result(table, peer.name, why=f"{type(error).__name__}: {error}"))
+    table, step = f"a step of {length}", jitted_step(STEPS_S[length])
+    steps = 20 if quick else max(round(BLOCK_S / STEPS_S[length]), 20)
+    results = _measure(table, step, steps, ours, 1 if quick else 24)
+    for peer in peers:
+        cases = {READING: _reading, peer.name: _of(peer)}
+        try:
+            results += _measure(table, step, min(steps, 300), cases, 1 if quick else 8)[1:]
+        except Exception as error:  # noqa: BLE001 - another's library: whatever it is
+            results.append(Result(table, peer.name, why=f"{type(error).__name__}: {error}"))
     return results
 
 

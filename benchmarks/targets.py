@@ -57,6 +57,16 @@ TARGETS = [
     Target("loop", "a step of 150 µs", "*TensorBoard and W&B iso*", "x reading", at_most=1.08),
     Target("loop", "a step of 1* ms", OURS, "x reading", at_most=1.02),
     *(
+        Target("backends", "a step of 150 µs", f"vibe_rl, {case}", "x reading", at_most=at_most)
+        for case, at_most in (
+            ("file only", 1.05),
+            ("TensorBoard on a thread", 1.12),
+            ("TensorBoard isolated", 1.1),
+            ("W&B isolated", 1.1),
+        )
+    ),
+    Target("backends", "*", "*TensorBoard on a thread", "p99.9, x file only", at_most=1.3),
+    *(
         Target("convoy", "*", f"vibe_rl, {backend}", column, at_most=at_most)
         for backend in ("TensorBoard on a thread", "TensorBoard isolated", "W&B isolated")
         for column, at_most in (

@@ -53,6 +53,19 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path, monkeypatch, capsys):
     assert list(Report.load(saved).results) == ["throughput"]
 
 
+def test_what_another_one_measures_too_is_run_only_by_name(monkeypatch):
+    named = []
+
+    def refuse(line, **_):
+        named.append(line[3])
+        raise subprocess.SubprocessError
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    with pytest.raises(SystemExit):
+        command.main([])
+    assert named == [name for name in command.BENCHMARKS if name != "backends"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["writ"], "no benchmark 'writ'"), (["--peers", "wb"], "no peer 'wb'")],
