@@ -215,6 +215,14 @@ def test_explicit_arguments_win_over_the_kept_id(tmp_path, monkeypatch):
     assert (tmp_path / "wandb_id.txt").read_text() == "mine"
 
 
+def test_the_kept_id_is_replaced_as_a_whole(tmp_path):
+    file, before = tmp_path / "wandb_id.txt", tmp_path / "before"
+    file.write_text("kept")
+    before.hardlink_to(file)
+    WandbBackend(run_dir=tmp_path, id="mine").close()
+    assert (file.read_text(), before.read_text()) == ("mine", "kept")
+
+
 @pytest.mark.parametrize("content", [b"", b" \n", b"two\nlines", b"a/b", b"\xff\xfe", None])
 def test_a_file_without_an_id_means_a_new_run_and_a_warning(tmp_path, caplog, content):
     file = tmp_path / "wandb_id.txt"
