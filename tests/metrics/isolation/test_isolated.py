@@ -307,6 +307,7 @@ def test_a_forked_child_reads_what_is_known_of_the_backend(log):
     backend.close()
 
 
+@pytest.mark.timeout(600)
 def test_the_process_may_be_killed_at_any_moment(path, log, scale):
     rng = random.Random(0)  # noqa: S311 - moments to kill at
     backend = isolated(FileBackend, log, holds=True)
@@ -376,6 +377,7 @@ def tensorboard_steps(directory):
 
 
 @LINUX
+@pytest.mark.timeout(600)
 def test_the_trainer_may_be_killed_at_any_moment(path, log, tmp_path, python, scale):
     rng = random.Random(1)  # noqa: S311 - moments to kill at
     first = 0
@@ -411,6 +413,7 @@ while True:
 
 
 @LINUX
+@pytest.mark.timeout(600)
 def test_wandb_in_a_process_gets_everything_though_the_trainer_is_killed(
     path, tmp_path, python, scale, monkeypatch
 ):
