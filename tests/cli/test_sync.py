@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from recorders import FileBackend, taken
@@ -117,7 +118,9 @@ def test_a_wandb_run_that_is_under_way_is_left_alone(run, capsys):
         (["./nowhere", "--to", "tensorboard"], "'./nowhere' is no run"),
         (["run", "--to", "nope"], "not 'nope'"),
         (["run", "--to", "no.such.module:Backend"], "not 'no.such.module:Backend'"),
-        (["run", "--to", "recorders:Nothing"], "not 'recorders:Nothing'"),
+        (["run", "--to", "recorders:Nothing"], "has no attribute 'Nothing'"),
+        (["run", "--to", "needs_more:Backend"], "No module named 'more'"),
+        (["run", "--to", ":Backend"], "not ':Backend'"),
         (["run", "--to", "os:getcwd"], "log and close"),
         (["run", "--to", "recorders:FileBackend"], "path"),
         (["run", "--to", "recorders:Refusing", "--option", "reason=why"], "LookupError: why"),
@@ -127,6 +130,7 @@ def test_a_wandb_run_that_is_under_way_is_left_alone(run, capsys):
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(run, capsys, args, message):
+    Path("needs_more.py").write_text("import more")
     assert main(["sync", *args]) == 2
     err = capsys.readouterr().err
     assert message in err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
@@ -130,10 +129,12 @@ def _project(path: Path) -> dict[str, str]:
 
 def _find(to: str) -> Any:
     module, _, name = to.partition(":")
-    with contextlib.suppress(ValueError, ImportError, AttributeError):
-        sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, str(Path.cwd()))
+    try:
         return getattr(importlib.import_module(module), name)
-    raise UsageError(f"--to is tensorboard, wandb, or an importable MODULE:CLASS; not {to!r}")
+    except (ValueError, ImportError, AttributeError) as error:
+        expected = "tensorboard, wandb, or an importable MODULE:CLASS"
+        raise UsageError(f"--to is {expected}; not {to!r}: {error}") from error
 
 
 def _parse(option: str) -> tuple[str, Any]:
