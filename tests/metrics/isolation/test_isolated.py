@@ -308,12 +308,13 @@ def test_a_forked_child_reads_what_is_known_of_the_backend(log):
 
 
 @pytest.mark.timeout(600)
-def test_the_process_may_be_killed_at_any_moment(path, log, scale):
+@pytest.mark.parametrize("holds", [False, True])
+def test_the_process_may_be_killed_at_any_moment(path, log, scale, holds):
     rng = random.Random(0)  # noqa: S311 - moments to kill at
-    backend = isolated(FileBackend, log, holds=True)
+    backend = isolated(FileBackend, log, holds=holds)
     written = 0
     with MetricsLogger(path, [backend]) as logger:
-        for _ in range(scale(3, 30)):
+        for _ in range(scale(2, 30)):
             before = backend.stats.logged
             until = time.monotonic() + rng.uniform(0, scale(1, 4))
             # One that dies again and again before it has taken anything new is given up.
