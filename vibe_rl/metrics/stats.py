@@ -20,6 +20,12 @@ class LoggerStats:
         late: Records that came from a compiled function after `close()`, and are not logged.
         high_water: The most records that ever waited in the queue at a time.
         backends: How far each backend is, by name.
+
+    Examples:
+        >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
+        ...     logger.write({"step": 0, "loss": 0.5})
+        >>> logger.stats.written, logger.stats.dropped
+        (1, 0)
     """
 
     written: int

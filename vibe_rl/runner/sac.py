@@ -105,6 +105,11 @@ def train_sac(
         TypeError: If `config` is no `SACConfig`, or `run_dir` no `RunDir`.
         ValueError: If the environment is unknown or its actions are not continuous and bounded, or
             if there are backends but no run directory.
+
+    Examples:
+        >>> run = RunDir("sac_pendulum")
+        >>> config = SACConfig(total_timesteps=20_000, seed=1)
+        >>> train_state, metrics = train_sac(config, run_dir=run)
     """
     if not isinstance(config, SACConfig):
         raise TypeError(f"config is a SACConfig, not {config!r}")
