@@ -31,6 +31,12 @@ class Curve:
         high: The band's upper edge.
         seeds: How many curves went into it.
         nonfinite: Where any of them is NaN or infinite.
+
+    Examples:
+        >>> steps = np.arange(3.0)
+        >>> curve = aggregate([(steps, np.zeros(3)), (steps, np.array([1, np.nan, 1]))])
+        >>> curve.y, curve.nonfinite, curve.seeds
+        (array([0.5, nan, 0.5]), array([1.]), 2)
     """
 
     x: Floats

@@ -138,6 +138,11 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ValueError: If the suffix is another.
+
+    Examples:
+        >>> from matplotlib.figure import Figure
+        >>> save_figure(Figure(), "plots/empty.svg").name
+        'empty.svg'
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):

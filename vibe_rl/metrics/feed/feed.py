@@ -40,6 +40,14 @@ class BackendStats:
         failed: Records that were passed over, because it raised an error for them whenever they
             were tried, and took the next.
         behind: Bytes of the metrics file that it has yet to see.
+
+    Examples:
+        >>> run = RunDir("example")
+        >>> backend = TensorBoardBackend(log_dir=run.logs)
+        >>> with MetricsLogger(run, backends=[backend]) as logger:
+        ...     logger.write({"step": 0, "loss": 0.5})
+        >>> logger.stats.backends["TensorBoardBackend"]
+        BackendStats(logged=1, failed=0, behind=0)
     """
 
     logged: int

@@ -44,6 +44,7 @@ def pack(metrics: Mapping[str, Any]) -> Packed:
     Raises:
         TypeError: If `metrics` is no mapping, a name no string, or a value of another kind (a
             complex number, a PRNG key, a list); names the metric.
+        ValueError: If there is no number in it.
 
     Examples:
         >>> @jax.jit
@@ -68,6 +69,13 @@ class Packed:
         words: uint32, shape `(*stacked, width)`: the values' bits. `stacked` are the axes that
             `scan` and `vmap` have put in front, if any.
         layout: What the words mean.
+
+    Examples:
+        >>> lanes = jax.vmap(lambda weight: pack({"loss": weight**2}))(jnp.arange(3.0))
+        >>> lanes.words.shape
+        (3, 1)
+        >>> lanes.unpack()
+        {'loss': array([0., 1., 4.], dtype=float32)}
     """
 
     __slots__ = ("layout", "words")
