@@ -1,6 +1,8 @@
 """What the tests share: JAX on the CPU, a Python of their own to break, and the size of trials."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -27,7 +29,8 @@ def scale():
 def python(tmp_path):
     """Start a script in a Python process of its own: `python(script, *args, **popen_settings)`.
 
-    The process works in `tmp_path`, its output is piped as text, and it doesn't outlive the test.
+    The process works in `tmp_path`, its output is piped as text, and it doesn't outlive the test;
+    nor do those that it forks, which have its pipes.
     """
     started = []
 
@@ -35,14 +38,15 @@ def python(tmp_path):
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process = subprocess.Popen(
             [sys.executable, "-c", script, *map(str, args)],
-            **{"cwd": tmp_path, "text": True, **pipes, **settings},
+            **{"cwd": tmp_path, "text": True, "process_group": 0, **pipes, **settings},
         )
         started.append(process)
         return process
 
     yield start
     for process in started:
-        process.kill()
+        with contextlib.suppress(OSError):  # all of them have ended
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
