@@ -286,6 +286,35 @@ def test_a_full_disk_tears_and_repeats_nothing(start, disk, caplog):
     assert "can be appended to again" in caplog.text
 
 
+def test_what_landed_is_counted_before_anybody_is_told(start, disk):
+    """So that a logging handler that raises has nothing appended twice."""
+    writer = start()
+    writer.close()
+    writer.after_fork()  # from now on, lines are appended within put()
+    counts = []
+
+    class Handler(logging.Handler):
+        def emit(self, message):
+            counts.append((writer.written, writer.queued))
+            raise RuntimeError("no such channel")
+
+    handler = Handler()
+    logging.getLogger("vibe_rl").addHandler(handler)
+    try:
+        disk.room = 0
+        with pytest.raises(RuntimeError, match="no such channel"):
+            put(writer, [0])
+        put(writer, [1])
+        disk.room = float("inf")
+        with pytest.raises(RuntimeError, match="no such channel"):
+            writer.flush()
+        put(writer, [2])
+    finally:
+        logging.getLogger("vibe_rl").removeHandler(handler)
+    assert counts == [(0, 1), (1, 1)]
+    assert disk.numbers == [0, 1, 2]
+
+
 def test_a_full_disk_is_not_tried_at_each_put(start, disk):
     writer = start(queue_size=64, overflow="drop_oldest")
     disk.room = 0
