@@ -326,8 +326,8 @@ class Writer:
             try:
                 done = self._append(self._unlanded)
             except OSError as error:
-                before, self._error = self._error, error
-                if before is None:
+                is_news, self._error = self._error is None, error
+                if is_news:
                     _log.error("can't append to the metrics file; will go on trying: %s", error)
                 return False
             self._landed(done)
@@ -363,10 +363,10 @@ class Writer:
 
     def _landed(self, done: int) -> None:
         """Count the bytes that the file took: all, unless the disk is full or a signal came."""
-        before, self._error = self._error, None
+        is_news, self._error = self._error is not None, None
         rest = self._unlanded[done:]
         rest_lines = bytes(rest).count(b"\n")
         self.written += self._unlanded_lines - rest_lines
         self._unlanded, self._unlanded_lines = rest, rest_lines
-        if before is not None:  # after the count, for a logging handler may look at it, or raise
+        if is_news:  # after the count, for a logging handler may look at it, or raise
             _log.warning("the metrics file can be appended to again")
