@@ -101,6 +101,14 @@ def test_a_directory_that_can_not_be_written_is_named_before_anything_begins(bac
             make(**{argument: tmp_path / "file" / "logs"})
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="has no /proc, which root can't write")
+@pytest.mark.parametrize("backend", [TensorBoardBackend, WandbBackend])
+def test_so_is_one_that_is_there_already(backend):
+    argument = {TensorBoardBackend: "log_dir", WandbBackend: "run_dir"}[backend]
+    with pytest.raises(OSError, match=f"{argument} '/proc/self' can't be written"):
+        backend(**{argument: "/proc/self"})
+
+
 @pytest.mark.parametrize("is_isolated", [False, True])
 def test_tensorboard_s_directory_is_full_and_then_has_room(
     is_isolated, small_disk, tmp_path, caplog

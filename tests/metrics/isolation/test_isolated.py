@@ -114,6 +114,8 @@ def test_unknown_attributes_and_methods_are_attribute_errors(log):
         _ = backend.nothing
     with pytest.raises(AttributeError, match="as_posix"):
         _ = backend.as_posix
+    with pytest.raises(AttributeError, match="_holds"):  # it has one, but that is its own
+        _ = backend._holds
     backend.close()
 
 
