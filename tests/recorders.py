@@ -42,6 +42,12 @@ class FileBackend:
         self.path.with_suffix(".closed").touch()
 
 
+class Named(FileBackend):
+    """Says what it is to be called."""
+
+    name = "named"
+
+
 class Unflushed(FileBackend):
     """Has no `flush()`; what it holds back, it lets go after a tenth of a second."""
 

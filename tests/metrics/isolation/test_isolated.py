@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import recorders
-from recorders import Complaining, Dying, FileBackend, is_complete, taken
+from recorders import Complaining, Dying, FileBackend, Named, is_complete, taken
 
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated, read_metrics
 from vibe_rl.metrics.feed.cursor import cursor_path
@@ -96,6 +96,15 @@ def test_an_isolated_backend_goes_on_where_one_on_a_thread_was(path, log):
             for _ in range(10):
                 logger.write({"i": logger.stats.queued})
     assert len(taken(log)) == 30
+
+
+def test_it_is_called_what_the_backend_calls_itself_as_on_a_thread(path, log):
+    for backend in (Named(log), isolated(Named, log)):
+        with MetricsLogger(path, [backend]) as logger:
+            logger.write({"i": 0})
+        assert list(logger.stats.backends) == ["named"]
+    assert len(list(path.parent.glob("metrics.named-*.cursor.json"))) == 1
+    assert not list(path.parent.glob("metrics.Named-*"))
 
 
 def test_it_is_a_backend_without_a_logger_too(log):

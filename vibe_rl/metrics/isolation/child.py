@@ -199,14 +199,8 @@ class _ToParent(logging.Handler):
 
 def public_values(backend: Any) -> dict[str, Any]:
     """A backend's public attributes that are plain values, such as `run_id`."""
-    names = set(vars(backend)) if hasattr(backend, "__dict__") else set()
-    names |= {
-        name
-        for name in dir(type(backend))
-        if isinstance(getattr(type(backend), name, None), property)
-    }
     values = {}
-    for name in names:
+    for name in dir(backend):
         if not name.startswith("_"):
             with contextlib.suppress(Exception):
                 value = getattr(backend, name)

@@ -93,7 +93,7 @@ class IsolatedBackend(Tickets):
     backend itself.
 
     Attributes:
-        kind: The name of the backend's class.
+        kind: What the backend calls itself by its `name`, or else its class's name.
         name: What messages call it.
     """
 
@@ -118,6 +118,7 @@ class IsolatedBackend(Tickets):
         self._request_id = 0
         self._answers: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
         self._process = self._build()
+        self.name = self.kind = str(self._values.get("name") or self.kind)
         _live.add(self)
         self._listener = BackgroundThread(self._listen, f"isolated {self.name}")
         self._listener.start()
