@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-# I 2026-02-15 14:30:22.123 [vibe_rl] Starting training
+# I 2026-03-07 09:12:41.508 [vibe_rl] Resumed at step 8000
 _LINE_FORMAT = "%(levelname).1s %(asctime)s.%(msecs)03d [%(name)s] %(message)s"
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
@@ -28,8 +28,8 @@ def setup_logging(level: int | str = logging.INFO) -> None:
 
     Examples:
         >>> setup_logging()
-        >>> logging.getLogger("vibe_rl").info("Starting training")
-        ... # I 2026-02-15 14:30:22.123 [vibe_rl] Starting training
+        >>> logging.getLogger("vibe_rl").info("Resumed at step 8000")
+        ... # I 2026-03-07 09:12:41.508 [vibe_rl] Resumed at step 8000
     """
     logger = logging.getLogger("vibe_rl")
     logger.setLevel(level)
@@ -60,8 +60,8 @@ def log_step_progress(
         logger_name: The logger that gets the line.
 
     Examples:
-        >>> log_step_progress(5000, 100_000, metrics={"loss": 0.42, "reward": 195.0})
-        ... # I 2026-02-15 14:30:22.123 [vibe_rl] step 5000/100000 (5.0%) | loss=0.42 reward=195
+        >>> log_step_progress(8000, 64_000, metrics={"loss": 0.37, "return": 121.0})
+        ... # I 2026-03-07 09:12:41.508 [vibe_rl] step 8000/64000 (12.5%) | loss=0.37 return=121
     """
     logger = logging.getLogger(logger_name)
     if not logger.isEnabledFor(logging.INFO):

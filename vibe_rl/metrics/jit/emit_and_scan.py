@@ -36,7 +36,7 @@ class LogsInsideJit(abc.ABC):
         """Log one record from anywhere: `write()` that also works inside compiled functions.
 
         Inside `jit`, `scan`, `cond`, `while_loop`, `grad`, `checkpoint` and the like, the record is
-        logged when the compiled function gets there, once each time, at about 50 µs: JAX calls
+        logged when the compiled function gets there, once each time, at about 100 µs: JAX calls
         back to Python. `every` skips in compiled code, at about a microsecond; a loop that is to
         log each iteration is cheaper as `logger.scan`. Outside, it is `write()`.
 
