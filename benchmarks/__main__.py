@@ -24,8 +24,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import peers, plots, tables
-from benchmarks.results import Report, merged, new_report
+try:
+    from benchmarks import peers, plots, tables, timing  # noqa: F401 - timing, for what it needs
+    from benchmarks.results import Report, merged, new_report
+except ModuleNotFoundError as error:
+    sys.exit(f"python -m benchmarks needs {error.name}: pip install -e '.[bench]'")
 
 # By name, the module with its `run(quick, peers)`.
 BENCHMARKS = {
