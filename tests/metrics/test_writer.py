@@ -141,6 +141,31 @@ def test_block_waits_for_room_and_loses_nothing(start, disk):
     assert writer.high_water == 64
 
 
+def test_there_is_room_before_all_that_waited_has_landed(start, disk, monkeypatch):
+    monkeypatch.setattr(writer_module, "_BURST_LINES", 1)
+    may_append = threading.Semaphore(0)
+
+    def append(data):
+        may_append.acquire()
+        return disk.append(data)
+
+    writer = start(append, queue_size=4)
+    put(writer, [0])
+    wait_until(lambda: not writer._queue)  # the thread stands in its append
+    put(writer, range(1, 5))
+    may_append.release()
+    wait_until(lambda: len(writer._queue) == 3)  # it stands in that of 1, and is to append these
+    put(writer, [5])
+    waiting = threading.Thread(target=put, args=(writer, [6]))
+    waiting.start()
+    waiting.join(0.1)
+    may_append.release()
+    waiting.join()  # the thread stands in the append of 2
+    may_append.release(5)
+    assert writer.flush()
+    assert disk.numbers == list(range(7))
+
+
 @pytest.mark.parametrize("overflow", DROPPING)
 def test_the_dropping_policies_never_wait_and_account_for_every_line(start, disk, overflow):
     writer = start(queue_size=64, overflow=overflow)
