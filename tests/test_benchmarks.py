@@ -84,6 +84,15 @@ def test_a_peer_that_is_not_installed_is_listed_with_the_reason(monkeypatch):
     assert absent["loguru"].startswith("ModuleNotFoundError")
 
 
+def test_without_what_it_measures_with_the_extra_is_named():
+    script = "import runpy, sys; sys.modules['psutil'] = None; runpy.run_module('benchmarks')"
+    run = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert run.stderr == "python -m benchmarks needs psutil: pip install -e '.[bench]'\n"
+
+
 def test_a_report_survives_its_file(tmp_path):
     report().save(tmp_path / "results.json")
     assert Report.load(tmp_path / "results.json") == report()
