@@ -119,7 +119,7 @@ def _bars(
     for nth, figure in enumerate(figures):
         axes.annotate(
             f" {figure.median:.3g}",
-            (figure.high, nth),
+            (max(figure.high, start), nth),  # outside a bar that ends short of the start, too
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
