@@ -26,7 +26,7 @@ class RunDir:
     A new run gets a directory of its own, named after the experiment and the local time; two runs
     that start in the same second, on whatever machine or process, get two directories.
 
-        runs/dqn_cartpole_20260216_143022/
+        runs/pong_20260307_091241/
         ├── config.json     save_config
         ├── logs/           log_path: metrics.jsonl
         ├── checkpoints/    checkpoint_dir
@@ -50,8 +50,8 @@ class RunDir:
         TimeoutError: The first process of the job does not make its `RunDir` within two minutes.
 
     Examples:
-        >>> run = RunDir("dqn_cartpole")
-        >>> path = run.save_config({"algo": "dqn", "lr": 1e-3})
+        >>> run = RunDir("pong")
+        >>> path = run.save_config({"lr": 1e-3, "batch_size": 64})
         >>> later = RunDir(run_id=run.run_id)
     """
 
@@ -293,7 +293,7 @@ def find_runs(
         ValueError: `base_dir` is a URL.
 
     Examples:
-        >>> latest = find_runs("runs", "dqn_cartpole")[-1]
+        >>> latest = find_runs("runs", "pong")[-1]
         >>> path = latest.log_path()
     """
     base = _local_path(base_dir)

@@ -74,7 +74,7 @@ def log_step_progress(
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """Format metrics for people: ``loss=0.42 reward=195``.
+    """Format metrics for people: ``loss=0.37 return=121``.
 
     Args:
         metrics: Scalars by name; ``step`` and ``wall_time`` are left out.

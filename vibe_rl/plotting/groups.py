@@ -32,7 +32,7 @@ def group_runs(runs: Sequence[Run], by: str = "experiment") -> dict[str, list[Ru
         ValueError: If a run has no config, or none with such a field.
 
     Examples:
-        >>> group_runs(["runs/dqn_20260216_143022", "runs/dqn_20260216_151500"]).keys()
+        >>> group_runs(["runs/dqn_20260307_091241", "runs/dqn_20260307_094500"]).keys()
         dict_keys(['dqn'])
     """
     groups: dict[str, list[Run]] = {}
