@@ -3,6 +3,7 @@
 import collections
 import copy
 import fcntl
+import gc
 import itertools
 import logging
 import math
@@ -308,21 +309,25 @@ def test_a_logging_handler_may_write_and_flush_too(path):
     assert sum("i" in record for record in read_metrics(path)) == 2_001
 
 
-def test_an_object_may_write_as_it_dies(path):
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest"])
+def test_an_object_may_write_as_it_dies(overflow, path):
     class Dying:
         def __del__(self):
             logger.write({"dying": True})
 
-    with MetricsLogger(path, queue_size=8) as logger:
-        for i in range(2_000):
-            cycle = [Dying()]
-            cycle.append(cycle)  # dies whenever the garbage collector runs, also inside write()
-            del cycle
-            logger.write({"i": i})
-        import gc
-
-        gc.collect()
-    assert len(read_metrics(path, strict=True)) == 4_000
+    before = gc.get_threshold()
+    gc.set_threshold(1)  # at each allocation, also those of write() under its lock
+    try:
+        with MetricsLogger(path, queue_size=8, overflow=overflow) as logger:
+            for i in range(2_000):
+                cycle = [Dying()]
+                cycle.append(cycle)  # dies whenever the garbage collector runs
+                del cycle
+                logger.write({"i": i})
+            gc.collect()
+    finally:
+        gc.set_threshold(*before)
+    assert len(read_metrics(path, strict=True)) + logger.stats.dropped == 4_000
 
 
 def test_a_run_dir_is_a_path(tmp_path):

@@ -251,6 +251,40 @@ def test_a_full_queue_is_warned_of_once(start, disk, caplog, overflow):
     assert "the queue of 4 records is full" in warning.message
 
 
+def test_a_full_queue_is_warned_of_while_no_lock_is_held(start, disk):
+    """For a logging handler has a lock of its own, and may put a line itself."""
+    writer = start(queue_size=1, overflow="drop_newest")
+    hold_up(disk, writer)
+    put(writer, [0])
+    handling, warning = threading.Event(), threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, message):
+            if message.msg == "another":
+                handling.set()
+                warning.wait()  # for the other thread, which will wait for this handler
+                put(writer, [2])
+
+    def notice(message):
+        if "is full" in message.msg:
+            warning.set()
+        return True
+
+    log, handler = logging.getLogger("vibe_rl"), Handler()
+    log.addHandler(handler)
+    log.addFilter(notice)
+    try:
+        thread = threading.Thread(target=log.warning, args=("another",))
+        thread.start()
+        handling.wait()
+        put(writer, [1])
+        thread.join()
+    finally:
+        log.removeFilter(notice)
+        log.removeHandler(handler)
+    assert writer.dropped == 2
+
+
 def test_our_own_threads_never_wait(start, disk):
     writer = start(queue_size=4)
     hold_up(disk, writer)
@@ -449,19 +483,19 @@ def test_a_signal_handler_may_put_while_its_thread_does(start, disk, overflow, s
     assert [n for n in disk.numbers if n >= 0] == sorted(n for n in disk.numbers if n >= 0)
 
 
-def test_without_a_thread_a_signal_handler_repeats_nothing(start, disk):
-    writer = start()
+def test_without_a_thread_a_signal_handler_repeats_nothing_and_never_waits(start, disk):
+    writer = start(queue_size=1)
     writer.close()
     writer.after_fork()
     append = disk.append
 
     def interrupted(data):
         done = append(data)
-        if disk.appends < 5:
-            put(writer, [disk.appends])  # as a handler would between the append and its account
+        if disk.appends < 3:  # as a handler would between the append and its account
+            put(writer, [10 * disk.appends, 10 * disk.appends + 1])
         return done
 
     writer._append = interrupted
     put(writer, [0])
-    assert disk.numbers == [0, 1, 2, 3, 4]
+    assert disk.numbers == [0, 10, 11, 20, 21]
     assert writer.flush()

@@ -106,3 +106,19 @@ def test_a_sys_exit_that_is_caught_is_forgotten():
     del caught
     exit_watch.stop(watched)
     assert exit_watch.code is None
+
+
+def test_a_signal_handler_may_come_in_between():
+    before, watch, other = sys.exit, ExitWatch(), object()
+
+    class User:
+        def __hash__(self):
+            watch.start(other)  # as a handler that makes a logger would, in the middle of start()
+            return id(self)
+
+    user = User()
+    watch.start(user)
+    watch.stop(user)
+    assert sys.exit != before
+    watch.stop(other)
+    assert sys.exit == before

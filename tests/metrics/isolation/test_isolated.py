@@ -168,6 +168,19 @@ def test_a_file_that_cannot_be_followed_is_said_and_ends_nothing_else(path, log,
     assert log.with_suffix(".closed").exists()
 
 
+def test_a_signal_handler_may_send_in_the_middle_of_a_message(log):
+    backend = isolated(FileBackend, log)
+
+    class Interrupted:
+        def __reduce__(self):
+            backend._process.send("nothing")  # as a handler's flush() would
+            return int, ()
+
+    backend._process.send("nothing", Interrupted())
+    assert backend.run_id == "run backend"
+    backend.close()
+
+
 def test_one_isolated_backend_serves_one_logger(tmp_path, log):
     backend = isolated(FileBackend, log)
     with (
