@@ -66,6 +66,14 @@ def test_a_whole_last_line_only_lacks_its_newline(path, caplog):
     assert not caplog.text
 
 
+def test_a_line_that_only_lacks_its_newline_is_counted_as_a_line(path):
+    path.write_bytes(b'{"a":1}\n{"b":1}')
+    file = MetricsFile(path)
+    assert (file.start_byte, file.start_ordinal) == (16, 2)
+    file.close("closed")
+    assert path.read_bytes() == b'{"a":1}\n{"b":1}\n'
+
+
 def test_nothing_is_cut_while_another_logger_is_alive(path):
     alive = MetricsFile(path)
     alive.append(memoryview(b'{"a":1}\n{"b":'))  # an append under way looks like this

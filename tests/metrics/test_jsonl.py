@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as npst
 
 from vibe_rl.metrics import MetricsLogger, iter_metrics, read_metrics
 from vibe_rl.metrics.host import host_record
-from vibe_rl.metrics.jsonl import decode, encode
+from vibe_rl.metrics.jsonl import decode, decode_lines, encode
 from vibe_rl.run_dir import RunDir
 
 DTYPES = [
@@ -182,6 +182,12 @@ def test_blank_lines_and_a_torn_last_line_are_passed_over(tmp_path):
     assert read_metrics(path, strict=True) == [{"a": 1}, {"a": 2}]
     path.write_bytes(b'{"a":1}\n{"a":2}')  # whole: only its newline is missing
     assert read_metrics(path, strict=True) == [{"a": 1}, {"a": 2}]
+
+
+def test_torn_lines_that_would_make_records_together_are_none():
+    torn = b'{"a":1\n"b":2}\n'
+    assert decode_lines(torn, 2) is None
+    assert decode_lines(b'{"a":1}\n{"b":2}\n', 2) == [{"a": 1}, {"b": 2}]
 
 
 @pytest.mark.parametrize("line", [b'{"a":', b"[1]", b"nan", b"\x00\x00", b'"\xff"', b'{"a":NaN}'])

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,24 @@ def test_lines_land_without_being_asked_for(start, disk):
     for number in range(5):
         put(writer, [number])
         wait_until(lambda landed=number + 1: len(disk.numbers) == landed)
+
+
+def test_a_line_that_comes_as_the_thread_falls_asleep_wakes_it(start, disk):
+    writer = start()
+
+    class Queue(deque):
+        has_come = False
+
+        def __bool__(self):
+            is_empty = len(self) == 0
+            if is_empty and not self.has_come:
+                self.has_come = True
+                put(writer, [1])  # as another thread would, right after the look at the queue
+            return not is_empty
+
+    writer._queue = Queue()
+    put(writer, [0])
+    wait_until(lambda: disk.numbers == [0, 1])
 
 
 def test_an_idle_writer_never_wakes(start, disk):
