@@ -1,5 +1,6 @@
 """A backend's service is missing, dies or has no room: the file and the others are unaffected."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_wandb_s_service_is_killed_in_the_middle(run_python, tmp_path):
     assert numbers(tmp_path / "metrics.jsonl") == list(range(1_000))
     assert taken(tmp_path / "log") == list(range(1_000))
     assert len(tensorboard_scalars(tmp_path / "tensorboard")["i"]) == 1_000
-    assert "WandbBackend raised ConnectionResetError" in err
+    assert re.search(r"WandbBackend raised (ConnectionReset|BrokenPipe)", err), err
     assert "WandbBackend did not take the last" in err
     assert "unclosed file" not in err
     (file,) = wandb_files(tmp_path / "wandb")
