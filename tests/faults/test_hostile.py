@@ -57,6 +57,29 @@ def test_any_name_is_stored_as_it_is_and_names_no_file(tmp_path):
     assert len(tensorboard_scalars(run / "tensorboard")) == 2 * len(NAMES) + 2  # i, wall_time
 
 
+class Named:
+    def __init__(self, identity):
+        self.identity = identity
+        self.taken = []
+
+    def log(self, record, step=None):
+        self.taken.append(record["i"])
+
+    def close(self): ...
+
+
+@pytest.mark.parametrize("identity", [*NAMES[:4], "a\nb", "a\0b", "\ud800", "x" * 5_000, "*?[a]"])
+def test_no_more_does_a_backend_s_identity(identity, tmp_path):
+    run = tmp_path / "outer" / "run"
+    for i in range(2):
+        backend = Named(identity)
+        with MetricsLogger(run / "metrics.jsonl", [backend]) as logger:
+            logger.write({"i": i})
+        assert backend.taken == [i]
+    assert [entry.name for entry in (tmp_path / "outer").iterdir()] == ["run"]
+    assert len(list(run.glob("metrics.*.cursor.json"))) == 1
+
+
 def test_wandb_takes_them_too_and_no_other_record_suffers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record = {name: place for place, name in enumerate(NAMES)}
