@@ -47,7 +47,7 @@ def read_blocks(path: Path, size: int = BLOCK) -> Iterator[Block]:
 
 def blocks_of(file: BinaryIO | Any, size: int, start: int = 0) -> Iterator[Block]:
     """Read an open file from a byte on, at which a line begins, to what is its end now."""
-    while data := _pread(file, size, start):
+    while data := _pread(file, _up_to_line_end(file, size, start), start):
         end = data.rfind(b"\n") + 1
         if end:
             yield Block(data[:end], start)
@@ -94,6 +94,14 @@ def records_with_places(
                     raise ValueError(message) from None
                 warnings.warn(f"{message}; passed over", stacklevel=2)
         byte += len(text) + 1
+
+
+def _up_to_line_end(file: BinaryIO | Any, size: int, start: int) -> int:
+    """How much of a large block to read for no line to be cut off it, which takes a copy."""
+    if size <= BLOCK:
+        return size
+    last = _pread(file, BLOCK, start + size - BLOCK)
+    return size - BLOCK + (last.rfind(b"\n") + 1 or len(last))
 
 
 def _pread(file: BinaryIO | Any, size: int, start: int) -> bytes:

@@ -119,10 +119,15 @@ def _stretches(path: Path, wanted: Collection[str] | None) -> Iterator[Stretch]:
 
 def _in_threads(path: Path, wanted: Collection[str]) -> Iterator[list[Stretch]]:
     """Read a block while polars parses the ones before."""
+    texts = (block.text for block in read_blocks(path, polars_engine.BLOCK))
+    first = list(islice(texts, 2))
+    if len(first) < 2:
+        yield from (_parse_by_polars(text, wanted) for text in first)
+        return
     with ThreadPoolExecutor(_THREADS) as pool:
         under_way: deque[Future[list[Stretch]]] = deque()
-        for block in read_blocks(path, polars_engine.BLOCK):
-            under_way.append(pool.submit(_parse_by_polars, block.text, wanted))
+        for text in chain(first, texts):
+            under_way.append(pool.submit(_parse_by_polars, text, wanted))
             if len(under_way) > _THREADS:
                 yield under_way.popleft().result()
         for each in under_way:
