@@ -1,6 +1,8 @@
 """Runs that are killed and go on: the same numbers as if they had never stopped."""
 
 import dataclasses
+import functools
+import itertools
 import random
 import signal
 import time
@@ -44,7 +46,7 @@ OFF_POLICY = {
 }
 CONFIGS = {
     "train_ppo": CONFIG,
-    "train_dqn": DQNConfig(**OFF_POLICY, target_interval=7, epsilon_steps=500),
+    "train_dqn": DQNConfig(**OFF_POLICY, target_interval=7, epsilon_steps=500, num_seeds=2),
     "train_sac": SACConfig(**OFF_POLICY, gradient_steps=2),
 }
 
@@ -88,18 +90,23 @@ def stop_at(step):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that never stopped."""
-    run = RunDir("whole", tmp_path_factory.mktemp("runs"))
-    return run, train_ppo(CONFIG, run_dir=run)
+    """`whole(name)`: a run that never stopped, and what it gave."""
+
+    @functools.cache  # one for all tests, as each must compile
+    def train(name):
+        run = RunDir(name, tmp_path_factory.mktemp("runs"))
+        return run, getattr(runner, name)(CONFIGS[name], run_dir=run)
+
+    return train
 
 
-@pytest.mark.parametrize("stop", [64, 352])  # before the first checkpoint; after several
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(whole, stop, tmp_path):
-    expected_run, expected = whole
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(whole, tmp_path):
+    expected_run, expected = whole("train_ppo")
     run = RunDir("stopped", tmp_path)
-    with pytest.raises(StopError):
-        train_ppo(CONFIG, run_dir=run, callback=stop_at(stop))
-    assert read_metrics(run)[-1]["step"] == stop
+    for stop in (64, 352):  # before the first checkpoint; after several
+        with pytest.raises(StopError):
+            train_ppo(CONFIG, run_dir=run, callback=stop_at(stop))
+        assert read_metrics(run)[-1]["step"] == stop
 
     results = train_ppo(CONFIG, run_dir=run)
     assert_same(results, expected)
@@ -109,39 +116,38 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(whole, stop, tmp_path):
 
 
 def test_a_run_leaves_a_picture_of_its_returns(whole):
-    run, _ = whole
+    run, _ = whole("train_ppo")
     assert run.artifact_path("learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_that_is_complete_gives_what_it_gave(whole):
-    run, expected = whole
+    run, expected = whole("train_ppo")
     before = run.log_path().read_bytes()
     assert_same(train_ppo(CONFIG, run_dir=run), expected)
     assert run.log_path().read_bytes() == before
 
 
 def test_the_latest_checkpoints_stay_and_that_of_the_best_evaluation(whole):
-    run, (_, metrics) = whole
+    run, (_, metrics) = whole("train_ppo")
     best = int(metrics["eval_step"][metrics["eval_return_mean"].argmax()])
     assert set(steps(run)) == {320, 480, 640, best} or set(steps(run)) >= {480, 640, best}
     assert steps(run)[-1] == 640
     assert int(run.best_checkpoint().name.removeprefix("step_")) == best
 
 
-def test_a_run_may_be_made_longer_if_nothing_hangs_on_its_length(tmp_path):
-    long = dataclasses.replace(CONFIG, total_timesteps=260)
-    expected = train_ppo(long)
+def test_a_run_may_be_made_longer_if_nothing_hangs_on_its_length(whole, tmp_path):
+    _, (state, metrics) = whole("train_ppo")
     run = RunDir("longer", tmp_path)
-    train_ppo(dataclasses.replace(long, total_timesteps=128), run_dir=run)
-    results = train_ppo(long, run_dir=run)
-    jax.tree.map(np.testing.assert_array_equal, plain(results[0]), plain(expected[0]))
+    train_ppo(dataclasses.replace(CONFIG, total_timesteps=160), run_dir=run)
+    longer, longer_metrics = train_ppo(CONFIG, run_dir=run)
+    jax.tree.map(np.testing.assert_array_equal, plain(longer), plain(state))
     for name in ("step", "critic_loss", "episode_return"):
-        np.testing.assert_array_equal(results[1][name], expected[1][name])
-    assert PPOConfig(**run.load_config()) == long
+        np.testing.assert_array_equal(longer_metrics[name], metrics[name])
+    assert PPOConfig(**run.load_config()) == CONFIG
 
 
 def test_other_settings_are_refused_by_name(whole, tmp_path):
-    run, _ = whole
+    run, _ = whole("train_ppo")
     with pytest.raises(
         ValueError, match=r"gamma=0.99, not 0.9, seed=0, not 1: go on with the same"
     ):
@@ -163,12 +169,6 @@ def test_a_run_whose_file_another_logger_writes_is_not_resumed(tmp_path):
             train_ppo(CONFIG, run_dir=run)
 
 
-def test_without_an_interval_there_are_no_checkpoints(tmp_path):
-    run = RunDir("none", tmp_path)
-    train_ppo(dataclasses.replace(CONFIG, total_timesteps=96, checkpoint_interval=0), run_dir=run)
-    assert list(run.checkpoints.iterdir()) == []
-
-
 RUN = """
 import sys
 from pathlib import Path
@@ -182,28 +182,39 @@ train(config, run_dir=RunDir(run_id=root.name, base_dir=root.parent))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_killed_at_any_moment_a_run_goes_on(name, tmp_path, python, scale):
-    """Whatever it was at: compiling, training, evaluating, saving, appending, deleting."""
+def test_killed_at_any_moment_a_run_goes_on(name, whole, tmp_path, python, scale):
+    """Whatever it was at: training, evaluating, saving, appending, deleting."""
     config, train = CONFIGS[name], getattr(runner, name)
-    expected_run = RunDir("whole", tmp_path)
-    expected = train(config, run_dir=expected_run)
+    expected_run, expected = whole(name)
     rng = random.Random(scale(name, time.time_ns()))  # noqa: S311 - no secret
-    for trial in range(scale(1, 10)):
-        run = RunDir(run_id=f"killed_{trial}", base_dir=tmp_path)
-        for _ in range(2):
-            kill(python(RUN, name, repr(config), run.root), run, rng)
+    news = scale([RunDir.list_checkpoints], [RunDir.list_checkpoints, read_metrics])
+    runs = (RunDir(run_id=f"killed_{n}", base_dir=tmp_path) for n in itertools.count())
+
+    def killed(run):
+        """Whether the run was killed before it was complete."""
+        process = python(RUN, name, repr(config), run.root)
+        kill(process, run, news=rng.choice(news), wait=rng.random() * 0.3)
+        return not run.checkpoint_dir(config.total_timesteps).exists()
+
+    for _ in range(scale(1, 10)):
+        run = next(run for run in runs if killed(run))
+        if scale(False, True):
+            killed(run)  # once more
         assert_same(train(config, run_dir=run), expected)
         assert records(run) == records(expected_run)
-        said = [(record["step"], "eval_return_mean" in record) for record in read_metrics(run)]
-        assert len(said) == len(set(said)) == 20 + len(expected[1]["eval_step"])
+        said = [
+            (record["step"], record.get("seed"), "eval_return_mean" in record)
+            for record in read_metrics(run)
+        ]
+        assert len(said) == len(set(said)) == 20 * config.num_seeds + expected[1]["eval_step"].size
 
 
-def kill(process, run, rng):
-    """Kill a process that trains, a few records after those that the run has."""
-    goal = len(read_metrics(run)) + rng.randrange(10)
-    while process.poll() is None and len(read_metrics(run)) <= goal:
+def kill(process, run, *, news, wait):
+    """Kill a process that trains, some seconds after there are news of its run."""
+    before = news(run)
+    while process.poll() is None and news(run) == before:
         time.sleep(0.002)
-    time.sleep(rng.random() * 0.05)
-    process.send_signal(signal.SIGKILL)
+    time.sleep(wait)
+    process.kill()
     _, err = process.communicate()
     assert process.returncode in {0, -signal.SIGKILL}, err

@@ -134,6 +134,7 @@ def test_seeds_side_by_side_are_the_runs_of_each_seed_alone(tmp_path):
     run = RunDir("seeds", tmp_path)
     config = dataclasses.replace(SHORT, seed=3, num_seeds=2, eval_interval=32, eval_episodes=2)
     state, metrics = train_ppo(config, run_dir=run)
+    assert list(run.checkpoints.iterdir()) == []  # as its checkpoint_interval is 0
     for i in range(2):
         alone, expected = train_ppo(dataclasses.replace(config, seed=3 + i, num_seeds=1))
         close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)

@@ -64,11 +64,12 @@ def run_loop(
         raise ValueError("backends follow the run's metrics file: give a run_dir too")
     config = dataclasses.replace(config, env_id=env.name)
     compiled = Compiled(algorithm, config, env)
-    run = Saved(compiled.init(), 0, History())
     with ExitStack() as stack:
-        checkpoints = logger = bar = None
-        if run_dir is not None:
-            checkpoints = stack.enter_context(Checkpoints(run_dir, config))
+        logger = bar = None
+        # Before anything compiles, for it may refuse the settings.
+        checkpoints = None if run_dir is None else stack.enter_context(Checkpoints(run_dir, config))
+        run = Saved(compiled.init(), 0, History())
+        if run_dir is not None and checkpoints is not None:
             run = checkpoints.restore(run.state) or run
             # Also without a checkpoint: an attempt may have been killed before its first one.
             resume_step = run.done * config.steps_per_update
