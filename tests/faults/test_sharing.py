@@ -52,7 +52,7 @@ def test_an_append_under_way_is_not_taken_for_torn(path, monkeypatch):
 
 @pytest.mark.parametrize("how", [fcntl.LOCK_SH, fcntl.LOCK_EX])
 def test_a_lock_of_somebody_elses_delays_opening_at_most(how, path, monkeypatch):
-    monkeypatch.setattr("vibe_rl.metrics.append._LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr("vibe_rl.metrics.locks._PATIENCE_S", 0.1)
     append(path, TORN)
     fd = os.open(path, os.O_RDONLY)
     fcntl.flock(fd, how)

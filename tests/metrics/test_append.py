@@ -107,7 +107,7 @@ def test_an_opener_waits_for_another_ones_repair(path):
 
 
 def test_an_opener_that_waited_in_vain_cuts_nothing(path, monkeypatch):
-    monkeypatch.setattr("vibe_rl.metrics.append._LOCK_PATIENCE_S", 0.01)
+    monkeypatch.setattr("vibe_rl.metrics.locks._PATIENCE_S", 0.01)
     path.write_bytes(b'{"a":')
     with path.open("r") as repairing:
         fcntl.flock(repairing, fcntl.LOCK_EX)

@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 
+from vibe_rl.metrics.locks import lock
+
 _log = logging.getLogger("vibe_rl")
 
-# How long an opener waits for another one that is repairing the file.
-_LOCK_PATIENCE_S = 5.0
 # How long the file stays as it is before a torn last line is taken to be nobody's any more.
 _APPEND_S = 0.01
 _BLOCK = 1 << 20
@@ -210,25 +210,6 @@ def _is_note(note: Any) -> bool:
         and all(type(note.get(name)) is int and note[name] >= 0 for name in counts)
         and (note["event"] == "close" or note["ordinal"] < 2**63)
     )
-
-
-def lock(fd: int) -> bool:
-    """Lock the file: exclusively (True) if nobody else has it open, else shared (False)."""
-    deadline = time.monotonic() + _LOCK_PATIENCE_S
-    how = fcntl.LOCK_EX
-    while True:
-        try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                return False  # locks don't work on this file system: cut nothing
-            if how == fcntl.LOCK_SH:  # another opener is at its repair
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(0.01)
-            how = fcntl.LOCK_SH
-        else:
-            return how == fcntl.LOCK_EX
 
 
 def next_ordinal(fd: int, size: int, path: Path) -> int:

@@ -20,9 +20,10 @@ from typing import IO, NamedTuple
 import orjson
 
 from vibe_rl.atomic import write_atomically
-from vibe_rl.metrics.append import lock, read_writers, repair, writers_path
+from vibe_rl.metrics.append import read_writers, repair, writers_path
 from vibe_rl.metrics.feed.cursor import CursorInUseError, cursors_moved
 from vibe_rl.metrics.lines import Lines, Position, count_lines
+from vibe_rl.metrics.locks import lock, unlock
 
 _BLOCK = 1 << 20
 
@@ -57,6 +58,7 @@ def supersede(path: Path, step: int) -> None:
         except FileNotFoundError:
             return
         alone = lock(file.fileno())
+        stack.callback(unlock, file.fileno())
         if alone:
             repair(file.fileno(), path)
             _end_line(file.fileno())

@@ -1,6 +1,10 @@
 """Cursors: what a backend has had, remembered beside the file."""
 
+import contextlib
+import ctypes
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +15,13 @@ from hypothesis import strategies as st
 from recorders import FileBackend, Unflushed, is_complete, taken
 
 from vibe_rl.metrics import MetricsLogger, isolated, read_metrics
-from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, cursor_path, identity_of
+from vibe_rl.metrics.feed.cursor import (
+    Cursor,
+    CursorInUseError,
+    cursor_path,
+    cursors_moved,
+    identity_of,
+)
 from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.lines import Lines, Position
 
@@ -76,6 +86,47 @@ def test_one_cursor_has_one_user_here_and_in_other_processes(path):
     assert b"CursorInUseError" in subprocess.run(process, capture_output=True, check=False).stderr
     cursor.close()
     subprocess.run(process, check=True)
+
+
+@contextlib.contextmanager
+def forked(fork):
+    """A child that lives on meanwhile."""
+    child = fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("hold", ["cursor", "cursors_moved"])
+def test_a_child_that_python_does_not_know_of_keeps_no_cursor_in_use(path, hold):
+    save(path, 4)
+    holds = {
+        "cursor": lambda: contextlib.closing(Cursor(path, "B")),
+        "cursors_moved": lambda: cursors_moved(path, path, lambda byte: byte, None, restart=0),
+    }
+    with contextlib.ExitStack() as children:
+        with holds[hold]():
+            # C's own fork calls no handler of Python's; a child of os.fork() may be late with it.
+            children.enter_context(forked(ctypes.PyDLL(None).fork))
+        Cursor(path, "B").close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning")
+def test_a_forked_child_that_ends_leaves_the_cursor_to_its_parent(tmp_path):
+    path, backend = tmp_path / "metrics.jsonl", FileBackend(tmp_path / "a")
+    with MetricsLogger(path, [backend]) as logger:
+        if (child := os.fork()) == 0:
+            logger.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(CursorInUseError):
+            Cursor(path, identity_of(backend, 0))
 
 
 def test_a_run_that_is_moved_takes_its_cursors_along(path):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from vibe_rl.metrics.lines import Lines, Position
+from vibe_rl.metrics.locks import unlock
 
 _log = logging.getLogger("vibe_rl")
 
@@ -92,6 +93,12 @@ class Cursor:
         """Let another feed have it. Doing so again does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
+            _release(fd)
+
+    def after_fork(self) -> None:
+        """In a forked child: leave it to the parent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
             os.close(fd)
 
 
@@ -117,7 +124,7 @@ def cursors_moved(
         cursors = []
         for file in _cursor_paths(path):
             fd = _lock(file)
-            hold.callback(os.close, fd)
+            hold.callback(_release, fd)
             cursors.append((fd, os.pread(fd, _MAX_BYTES, 0)))
         moves = []
         for fd, text in cursors:
@@ -147,6 +154,7 @@ def is_in_use(path: Path, label: str) -> bool:
                 fcntl.flock(cursor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return True
+            unlock(cursor.fileno())
     return False
 
 
@@ -190,6 +198,11 @@ def _lock(file: Path) -> int:
             raise CursorInUseError(f"{file} is in use") from None
         # Locks don't work on this file system: go on without.
     return fd
+
+
+def _release(fd: int) -> None:
+    unlock(fd)
+    os.close(fd)
 
 
 def _cursor_paths(path: Path, label: str = "*") -> Iterator[Path]:

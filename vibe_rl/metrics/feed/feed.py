@@ -163,7 +163,7 @@ class Feed(Tickets):
         """In a forked child: let go of what keeps others from the cursor."""
         self._lines.close()
         if self._cursor:
-            self._cursor.close()
+            self._cursor.after_fork()
 
     def _behind(self) -> int:
         return 0 if self.is_refused else max(self._lines.size - self._lines.position.byte, 0)

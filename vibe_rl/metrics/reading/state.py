@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vibe_rl.metrics.append import process_paths, read_writers
+from vibe_rl.metrics.locks import unlock
 from vibe_rl.metrics.reading.blocks import metrics_path
 from vibe_rl.run_dir import RunDir
 
@@ -98,6 +99,7 @@ def _is_locked(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unlock(file.fileno())
     except FileNotFoundError:
         return False
     except OSError as error:
