@@ -33,7 +33,7 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "metrics.jsonl"
             _write(path, records)
-            rounds = 1 if quick else 3 if records > 100_000 else 15
+            rounds = 1 if quick else 5 if records > 100_000 else 15
             if records <= MOST_FOR_ALL:
                 results += _whole_records(path, records, rounds)
             results += _two_columns(path, records, rounds)
