@@ -1,5 +1,6 @@
 """The file format: what was written comes back, from our reader and from everybody else's."""
 
+import gc
 import json
 import math
 import shutil
@@ -174,6 +175,28 @@ def test_a_run_directory_stands_for_its_metrics(tmp_path):
     assert read_metrics(run) == read_metrics(run.root) == []
     run.log_path().write_bytes(b'{"loss":1}\n')
     assert read_metrics(run) == read_metrics(str(run.root)) == [{"loss": 1}]
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_no_garbage_is_looked_for_while_records_become_more(tmp_path, was_enabled):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"loss":0.5}\n' * 20_000 + b"no record\n")
+    looks = []
+
+    def look(phase, info):
+        looks.append(phase)
+
+    gc.callbacks.append(look)
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        with pytest.raises(ValueError, match="line 20001"):
+            read_metrics(path, strict=True)
+        # Of some thirty: what comes before and after may start one. Each is two calls.
+        assert len(looks) <= 4 * was_enabled
+        assert gc.isenabled() == was_enabled
+    finally:
+        gc.callbacks.remove(look)
+        gc.enable()
 
 
 def test_blank_lines_and_a_torn_last_line_are_passed_over(tmp_path):
