@@ -185,7 +185,9 @@ with MetricsLogger(run, backends=[wandb, tensorboard, own]) as logger:
         logger.write({"step": step, "loss": 1.0 / (step + 1)})
     logger.flush()
     tell(fed=sorted(logger.stats.backends))
-wandb.log({"x": 1}) if ME else None
+if ME:  # all of what the class offers, though it does nothing here
+    wandb.log({"x": 1})
+    wandb.flush()
 tell(run=run.run_id, id=wandb.run_id, steps=own.steps, closed=own.closed)
 """)
     first, second = facts

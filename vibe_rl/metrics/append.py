@@ -206,7 +206,7 @@ def _is_note(note: Any) -> bool:
         return False
     counts = ("pid", "byte", "ordinal") if note["event"] == "open" else ("byte",)
     return (
-        isinstance(note.get("time"), float)
+        type(note.get("time")) in (int, float)
         and all(type(note.get(name)) is int and note[name] >= 0 for name in counts)
         and (note["event"] == "close" or note["ordinal"] < 2**63)
     )

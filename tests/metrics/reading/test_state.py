@@ -84,9 +84,10 @@ def test_looking_at_a_run_changes_nothing(tmp_path):
     assert {each: each.stat().st_mtime_ns for each in run.root.rglob("*")} == before
 
 
-def test_notes_of_foreign_make_do_no_harm(tmp_path):
+@pytest.mark.parametrize("time", [1.0, 1])  # as JavaScript writes it
+def test_notes_of_foreign_make_do_no_harm(tmp_path, time):
     path = tmp_path / "metrics.jsonl"
     path.touch()
-    notes = [{"event": "open", "time": 1.0, "pid": 1, "byte": 0, "ordinal": 0}, {"event": "?"}, 3]
+    notes = [{"event": "open", "time": time, "pid": 1, "byte": 0, "ordinal": 0}, {"event": "?"}, 3]
     writers_path(path).write_text("".join(json.dumps(note) + "\n" for note in notes) + "{")
     assert run_state(path).state == "crashed"

@@ -22,6 +22,9 @@ class InertBackend:
     def log(self, record: dict[str, Any], step: int | None = None) -> None:
         """Do nothing."""
 
+    def flush(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 
