@@ -23,17 +23,16 @@ def encode_config(config: object) -> bytes:
 
     Args:
         config: A dataclass, a mapping, a named tuple or an object with `to_dict()`. Inside, at any
-            depth: these, and ``None``, booleans, numbers, strings, sequences, sets, NumPy and JAX
-            scalars and arrays, enums (their value), paths and dates (their text). A ``float32``
-            is written at the shortest text that reads back to it: ``0.1``, not
-            ``0.10000000149011612``.
+            depth: these, and `None`, booleans, numbers, strings, sequences, sets, NumPy and JAX
+            scalars and arrays, enums (their value), paths and dates (their text). A `float32` is
+            written at the shortest text that reads back to it: `0.1`, not `0.10000000149011612`.
 
     Returns:
         UTF-8 text that ends in a newline.
 
     Raises:
-        TypeError: The config holds something that has no such form, for example a function; the
-            message names the place: ``config['optimizer']['schedule']``.
+        TypeError: If the config holds something that has no such form, for example a function;
+            names the place: `config['optimizer']['schedule']`.
     """
     plain = _plain(config, "config")
     if not isinstance(plain, dict):
@@ -52,11 +51,11 @@ def decode_config(text: bytes) -> dict[str, Any]:
         text: The JSON.
 
     Returns:
-        The config in plain values: ``dict``, ``list``, ``str``, ``int``, ``float`` (NaN and
-        infinities included), ``bool`` and ``None``.
+        The config in plain values: `dict`, `list`, `str`, `int`, `float` (NaN and infinities
+        included), `bool` and `None`.
 
     Raises:
-        ValueError: The text is no JSON.
+        ValueError: If the text is no JSON.
     """
     config: dict[str, Any] = _restore(orjson.loads(text))
     return config

@@ -42,12 +42,13 @@ class RunDir:
     Args:
         experiment_name: What the run is called in its directory's name; one path component.
             Not used when `run_id` is given.
-        base_dir: The directory of all runs, made if missing; ``~`` is the home directory.
+        base_dir: The directory of all runs, made if missing; `~` is the home directory.
         run_id: The name of a run's directory in `base_dir`. Opens exactly that run, or creates it.
 
     Raises:
-        ValueError: `experiment_name` or `run_id` is not one path component, or `base_dir` is a URL.
-        TimeoutError: The first process of the job does not make its `RunDir` within two minutes.
+        ValueError: If `experiment_name` or `run_id` is not one path component, or `base_dir` is a
+            URL.
+        TimeoutError: If the first process of the job does not make its `RunDir` within two minutes.
 
     Examples:
         >>> run = RunDir("pong")
@@ -127,7 +128,7 @@ class RunDir:
             prefix: What the video shows.
 
         Returns:
-            ``videos/<prefix>_step_<step>.mp4``; nothing is created.
+            `videos/<prefix>_step_<step>.mp4`; nothing is created.
         """
         return self.videos / f"{_component('prefix', prefix)}_{_step_name(step)}.mp4"
 
@@ -141,7 +142,7 @@ class RunDir:
             step: The training step, 0 or more.
 
         Returns:
-            ``checkpoints/step_<step>``, in as many digits as make names sort like steps.
+            `checkpoints/step_<step>`, in as many digits as make names sort like steps.
         """
         return self.checkpoints / _step_name(step)
 
@@ -160,7 +161,7 @@ class RunDir:
             step: The step of a checkpoint that exists.
 
         Raises:
-            FileNotFoundError: There is no checkpoint of that step.
+            FileNotFoundError: If there is no checkpoint of that step.
         """
         self._existing_checkpoint(step)
         write_atomically(self._best_file, f"{operator.index(step)}\n".encode())
@@ -172,7 +173,7 @@ class RunDir:
             The directory, or None when none was marked.
 
         Raises:
-            FileNotFoundError: The marked checkpoint has been deleted.
+            FileNotFoundError: If the marked checkpoint has been deleted.
         """
         step = self._best_step()
         return None if step is None else self._existing_checkpoint(step)
@@ -187,7 +188,7 @@ class RunDir:
             The directories that were deleted, the earliest step first.
 
         Raises:
-            ValueError: `keep` is less than 1.
+            ValueError: If `keep` is less than 1.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
@@ -213,7 +214,7 @@ class RunDir:
             The file's path.
 
         Raises:
-            TypeError: The config holds something that JSON can't; the message names the place.
+            TypeError: If the config holds something that JSON can't; names the place.
         """
         path = self._root / _component("filename", filename)
         write_atomically(path, encode_config(config))
@@ -230,8 +231,8 @@ class RunDir:
             list, a path as a string; NaN and infinities come back as they were.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is no valid JSON.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is no valid JSON.
         """
         path = self._root / _component("filename", filename)
         try:
@@ -290,7 +291,7 @@ def find_runs(
         was last changed. Directories that are no runs are passed over.
 
     Raises:
-        ValueError: `base_dir` is a URL.
+        ValueError: If `base_dir` is a URL.
 
     Examples:
         >>> latest = find_runs("runs", "pong")[-1]

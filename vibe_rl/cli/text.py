@@ -12,7 +12,7 @@ _NOT_FINITE = "x"
 
 
 def short(value: Any) -> str:
-    """A number in about six characters: ``1.23M``, ``-0.0042``; of text, one line."""
+    """A number in about six characters: `1.23M`, `-0.0042`; of text, one line."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return exact(value)
     if abs(value) < 9999.5 or not abs(value) < 999.5e12:
@@ -32,7 +32,7 @@ def exact(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span in its largest unit: ``42s``, ``5m``, ``3h``, ``12d``."""
+    """A time span in its largest unit: `42s`, `5m`, `3h`, `12d`."""
     seconds = max(seconds, 0.0)
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length:
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: int) -> str:
-    """A file's size: ``812B``, ``14k``, ``1.2M``, ``1.0G``."""
+    """A file's size: `812B`, `14k`, `1.2M`, `1.0G`."""
     if num_bytes < 1000:
         return f"{num_bytes}B"
     value, unit = _scale(num_bytes, "kMGT")

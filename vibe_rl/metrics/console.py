@@ -21,10 +21,10 @@ def setup_logging(level: int | str = logging.INFO) -> None:
     elsewhere, to a file say, or pytest's `caplog`, still get every message.
 
     Args:
-        level: The lowest level to print, as a number or a name: `logging.DEBUG` or ``"DEBUG"``.
+        level: The lowest level to print, as a number or a name: `logging.DEBUG` or `"DEBUG"`.
 
     Raises:
-        ValueError: There is no level of that name.
+        ValueError: If there is no level of that name.
 
     Examples:
         >>> setup_logging()
@@ -55,7 +55,7 @@ def log_step_progress(
     Args:
         step: The current training step.
         total_steps: The planned number of training steps; 0 shows as 0.0%.
-        metrics: Scalars to append; ``step`` and ``wall_time`` are left out. JAX and NumPy scalars
+        metrics: Scalars to append; `step` and `wall_time` are left out. JAX and NumPy scalars
             look like the Python numbers of their value.
         logger_name: The logger that gets the line.
 
@@ -74,10 +74,10 @@ def log_step_progress(
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """Format metrics for people: ``loss=0.37 return=121``.
+    """Format metrics for people: `loss=0.37 return=121`.
 
     Args:
-        metrics: Scalars by name; ``step`` and ``wall_time`` are left out.
+        metrics: Scalars by name; `step` and `wall_time` are left out.
 
     Returns:
         One line. Floats have up to six significant digits; integers are whole.

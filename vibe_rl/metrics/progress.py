@@ -32,13 +32,13 @@ class TrainingProgress:
         description: What stands before the bar.
 
     Raises:
-        ValueError: `total_steps` is negative.
-        ImportError: stderr is a terminal and `rich` is missing (on entering the context).
+        ValueError: If `total_steps` is negative.
+        ImportError: If stderr is a terminal and `rich` is missing (on entering the context).
 
     Examples:
-        >>> with TrainingProgress(100_000) as progress:
-        ...     for step in range(0, 100_000, 1000):
-        ...         progress.update(step, {"loss": 0.42})
+        >>> with TrainingProgress(60_000) as progress:
+        ...     for step in range(0, 60_001, 500):
+        ...         progress.update(step, {"loss": 1 / (step + 1)})
     """
 
     def __init__(self, total_steps: int, description: str = "train") -> None:

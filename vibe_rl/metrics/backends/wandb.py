@@ -70,7 +70,7 @@ class WandbBackend:
 
     Examples:
         >>> backend = WandbBackend(project="rl", config={"lr": 1e-3}, mode="offline")
-        >>> backend.log({"step": 1000, "loss": 0.42}, step=1000)
+        >>> backend.log({"step": 64, "loss": 0.7}, step=64)
         >>> backend.close()
     """
 

@@ -58,7 +58,7 @@ def isolated(
     Examples:
         >>> backend = isolated(TensorBoardBackend, log_dir="runs/example/logs")
         >>> with MetricsLogger("runs/example/logs/metrics.jsonl", backends=[backend]) as logger:
-        ...     logger.write({"step": 1000, "loss": 0.42})
+        ...     logger.write({"step": 64, "loss": 0.7})
     """
     if not callable(backend) or (
         isinstance(backend, type) and not (hasattr(backend, "log") and hasattr(backend, "close"))
