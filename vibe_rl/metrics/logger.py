@@ -66,8 +66,9 @@ class MetricsLogger(LogsInsideJit):
         defer: How many records are held back, so that `write()` needn't wait for the step that was
             just dispatched: it starts the copies of its JAX values to the host, and reads those of
             the record of so many calls ago. Order and `wall_time` stay as they are. With 1, the
-            device computes step n + 1 while the host logs step n; such values must not be donated
-            before. `flush()` and `close()` log what is held, an idle logger what is ready.
+            device computes step n + 1 while the host logs step n, so don't donate a value of
+            step n to step n + 1: it has to be there until it is read. `flush()` and `close()` log
+            what is held, an idle logger what is ready.
         process: Which processes of a `jax.distributed` job log. `"primary"`: the first one; on the
             others, `write()` does nothing, not even read values that other processes hold a part
             of. `"all"`: each one, to a file of its own (`metrics.p3.jsonl`), with its number in
@@ -187,9 +188,10 @@ class MetricsLogger(LogsInsideJit):
     def write_batch(self, columns: Mapping[str, Any] | Packed) -> None:
         """Log many records at once, from arrays with one common leading axis.
 
-        The file gets the lines that `write()` of each row would have put there, at a tenth of the
-        cost: each array crosses to the host in one transfer, and the lines are made on the
-        writer's thread. A snapshot, as with `write()`.
+        The file gets the lines that `write()` of each row would have put there, in less time (the
+        manual's *What it costs* has the records a second of both): each array crosses to the host
+        in one transfer, and the lines are made on the writer's thread. A snapshot, as with
+        `write()`.
 
         Args:
             columns: Names to columns of one length (JAX or NumPy arrays, lists, ranges), to single
@@ -249,7 +251,7 @@ class MetricsLogger(LogsInsideJit):
         return arrived and read and delivered
 
     def close(self, timeout: float | None = None) -> bool:
-        """Write out and deliver everything, close the backends, and give the file free.
+        """Write out and deliver everything, close the backends, and release the file.
 
         Closing again does nothing, unless time ran out before all was in the file: then it goes on
         with that. `write()` from now on raises `ValueError`.

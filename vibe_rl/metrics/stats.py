@@ -9,7 +9,11 @@ from vibe_rl.metrics.feed.feed import BackendStats
 
 @dataclass(frozen=True)
 class LoggerStats:
-    """A logger's counts at one moment: `written + queued + dropped` is the calls of `write()`.
+    """A logger's counts at one moment.
+
+    `written + queued + dropped` is the number of records that it has accepted: calls of `write()`
+    that raised no error about their record, rows of `write_batch()`, and what compiled functions
+    have sent before `close()`.
 
     Attributes:
         written: Records that this logger has put in the file.
