@@ -25,7 +25,7 @@ import psutil
 from benchmarks.peers import Log, Peer, peer_named
 from benchmarks.results import Result, Spread
 from benchmarks.steps import NAMES, Step, jitted_step, read, time_steps
-from benchmarks.timing import in_turn
+from benchmarks.timing import in_turn, tail
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend, isolated
 from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.lines import Position
@@ -47,7 +47,7 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory, ExitStack() as stack:
         backlog = Path(directory) / "metrics.jsonl"
         _write_backlog(backlog, records)
-        taken: dict[str, list[int]] = {}
+        taken: dict[str, list[list[int]]] = {}
         rates: dict[str, list[float]] = {}
         cases = {
             name: functools.partial(
@@ -56,13 +56,15 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
             for name, drain in _drains(backlog, peers, stack).items()
         }
         medians = in_turn(cases, rounds)
+    for warm in (*taken.values(), *rates.values()):
+        del warm[:1]  # the round that isn't counted
     return [_result(name, medians, taken, rates[name]) for name in medians]
 
 
 def _result(
     name: str,
     medians: Mapping[str, np.ndarray],
-    taken: Mapping[str, list[int]],
+    taken: Mapping[str, list[list[int]]],
     rates: Sequence[float],
 ) -> Result:
     figures = {
@@ -70,20 +72,22 @@ def _result(
         "p50, x nothing": Spread.of(medians[name] / medians[NOTHING]),
     }
     for label, quantile in {"p99": 0.99, "p99.9": 0.999}.items():
-        ratio = np.quantile(taken[name], quantile) / np.quantile(taken[NOTHING], quantile)
+        ratio = tail(taken[name], quantile) / tail(taken[NOTHING], quantile)
         figures[f"{label}, x nothing"] = Spread.of(ratio)
     if rates:
         figures["200,000 in, s"] = Spread.of(RECORDS / np.array(rates))
     return Result(TABLE, name, figures)
 
 
-def _block(step: Step, drain: Drain, steps: int, taken: list[int], rates: list[float]) -> float:
+def _block(
+    step: Step, drain: Drain, steps: int, taken: list[list[int]], rates: list[float]
+) -> float:
     with drain() as drained:
         start = time.perf_counter()
         block = time_steps(step, read, steps, BLOCK_S)
         if records := drained():
             rates.append(records / (time.perf_counter() - start))
-    taken += block
+    taken.append(block)
     return float(np.median(block))
 
 

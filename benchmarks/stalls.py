@@ -1,6 +1,6 @@
 """What the loop notices when what lies behind the logger stalls.
 
-A call every two milliseconds, in blocks with the stall and without, by turns. The disk: every write
+A call every half millisecond, in blocks with the stall and without, by turns. The disk: every write
 to a file takes 200 ms more, by a shim around the C library's `write` (stalls.c, which needs a C
 compiler and Linux). A peer that hands its records to a process of its own isn't met by it there.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.peers import Log, Peer, peer_named
 from benchmarks.results import Result, Spread
-from benchmarks.timing import in_turn, timed
+from benchmarks.timing import in_turn, tail, timed
 from vibe_rl.metrics import MetricsLogger, WandbBackend, isolated
 
 SHIM = Path(__file__).with_suffix(".c")
@@ -69,23 +69,25 @@ def _compared(
 ) -> Result:
     """Call it with the stall and without, by turns."""
     step = itertools.count()
-    all_calls: dict[str, list[int]] = {"with": [], "without": []}
+    all_calls: dict[str, list[list[int]]] = {"with": [], "without": []}
 
     def block(kind: str) -> float:
         with stalled() if kind == "with" else nullcontext():
-            until = time.monotonic() + (0.1 if quick else 0.7)
+            until = time.monotonic() + (0.1 if quick else 1.0)
             calls = []
             while time.monotonic() < until:
                 calls.append(timed(log, next(step), FLOATS))
-                time.sleep(2e-3)
-        all_calls[kind] += calls
+                time.sleep(5e-4)
+        all_calls[kind].append(calls)
         return float(np.median(calls))
 
-    in_turn({kind: functools.partial(block, kind) for kind in all_calls}, 1 if quick else 3)
+    in_turn({kind: functools.partial(block, kind) for kind in all_calls}, 1 if quick else 4)
+    for calls in all_calls.values():
+        del calls[0]  # the round that isn't counted
     figures = {}
     for label, quantile in {"p50": 0.5, "p99.9": 0.999, "max": 1}.items():
         stalled_us, usual_us = (
-            np.quantile(all_calls[kind], quantile) / 1e3 for kind in ("with", "without")
+            tail(all_calls[kind], quantile) / 1e3 for kind in ("with", "without")
         )
         figures[f"{label}, µs"] = Spread.of(stalled_us)
         figures[f"{label}, x without"] = Spread.of(stalled_us / usual_us)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,11 @@ def in_turn(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np
             if turn:
                 taken[name].append(result)
     return {name: np.asarray(each) / 1e3 for name, each in taken.items()}
+
+
+def tail(blocks: Sequence[Sequence[int]], quantile: float) -> float:
+    """A quantile of what several blocks of one case took, all together."""
+    return float(np.quantile(np.concatenate(blocks), quantile))
 
 
 def settle(most_s: float = 2.0) -> None:
