@@ -5,7 +5,7 @@
 Records of two kinds go into one file: one a gradient step, and one an episode, which are told
 apart by their fields.
 
-Needs `pip install 'vibe-rl[train]'`, which brings gymnasium along.
+Needs `pip install '.[train]'` in the project's directory, which brings gymnasium along.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 An actor-critic in the style of purejaxrl: environment, learning and loop are one `jit`. Two lines
 make it log while it runs: `logger.scan` in place of `jax.lax.scan`, and the logger around it.
 
-Needs `pip install 'vibe-rl[train]'`, for gymnax, flax and optax.
+Needs `pip install '.[train]'` in the project's directory, for gymnax, flax and optax.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python supervised.py [--steps 2000]
 
-Needs `pip install 'vibe-rl[train]'`, for flax and optax.
+Needs `pip install '.[train]'` in the project's directory, for flax and optax.
 """
 
 import argparse
