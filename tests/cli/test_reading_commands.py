@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 
 import pytest
 from recorders import FileBackend
+from rich.cells import cell_len
 from terminal import Terminal
 
 from vibe_rl.cli import main
@@ -92,9 +94,23 @@ def test_the_speed_of_a_resumed_run_is_that_of_its_last_logger():
     assert overview(RunDir(run_id=FINISHED)).steps_per_second == 10.0
 
 
-def test_an_empty_directory_is_no_error(capsys):
+def test_a_list_without_runs_is_no_error_and_says_whether_there_are_others(capsys, tmp_path):
+    (tmp_path / "none").mkdir()
     assert main(["runs", "--base-dir", "none"]) == 0
-    assert "vibe-rl train" in capsys.readouterr().err
+    assert "there is no run in none; `vibe-rl train` starts one" in capsys.readouterr().err
+    assert main(["runs", "zzz"]) == 0
+    assert capsys.readouterr().err == "none of 3 runs in runs is one of these\n"
+
+
+@pytest.mark.parametrize("verb", [["runs"], ["show"], ["tail"], ["plot", "*", "-o", "a.png"]])
+def test_a_base_directory_that_is_none_is_the_same_error_everywhere(capsys, tmp_path, verb):
+    (tmp_path / "file").touch()
+    for base, message in (
+        ("none", "there is no run in none; --base-dir says where runs are"),
+        ("file", "--base-dir is a directory of runs; file is none"),
+    ):
+        assert main([*verb, "--base-dir", base]) == 2
+        assert capsys.readouterr().err == f"vibe-rl: error: {message}\n"
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(capsys):
@@ -192,9 +208,96 @@ def test_tail_as_json_is_what_the_file_holds(capsys):
 
 
 def test_tail_of_a_file_without_records_says_so(tmp_path, capsys):
-    (tmp_path / "junk.txt").write_text("junk\n")
-    assert main(["tail", "junk.txt"]) == 0
-    assert capsys.readouterr() == ("", "vibe-rl: junk.txt has no records yet; -f waits for them\n")
+    (tmp_path / "empty.jsonl").touch()
+    assert main(["tail", "empty.jsonl"]) == 0
+    said = "vibe-rl: empty.jsonl has no records yet; -f waits for them\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_file_of_something_else_is_no_run(tmp_path, capsys):
+    (tmp_path / "make.py").write_text("import vibe_rl\n" * 100_000)
+    for verb in (["show"], ["tail"], ["watch"], ["plot", "-o", "a.png"]):
+        assert main([*verb, "make.py"]) == 2
+        if verb != ["watch"]:  # which asks for a terminal first
+            assert "'make.py' is no run: no line of it is a record" in capsys.readouterr().err
+
+
+def test_a_column_that_the_newest_records_lack_is_shown_empty(capsys):
+    with MetricsLogger(RunDir(run_id="schema")) as logger:
+        for step in range(50):
+            logger.write({"step": step} | ({"eval": {"return": 1.5}} if step % 40 == 0 else {}))
+    *_, last = lines(capsys, "tail", "schema", "--column", "step", "--column", "eval/return")
+    assert last.split() == ["49", "-"]
+
+
+def test_a_column_is_waited_for_while_following(running):
+    running.write({"step": 1})
+    running.flush()
+    command = [sys.executable, "-m", "vibe_rl.cli", "tail", RUNNING, "-f", "--column", "late"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        found = [process.stdout.readline().split() for _ in range(2)]
+        running.write({"step": 2, "late": 7})
+        running.close()
+        found += [line.split() for line in process.stdout]
+    assert (process.returncode, found) == (0, [[b"late"], [b"-"], [b"7"]])
+
+
+def test_a_metric_of_a_mapping_that_few_records_have_is_the_return(capsys):
+    with MetricsLogger(RunDir(run_id="sparse")) as logger:
+        for step in range(20):
+            logger.write({"step": step} | ({"eval": {"return": step}} if step % 5 == 0 else {}))
+    row = json.loads(lines(capsys, "runs", "--json", "sparse")[0])
+    assert (row["metric"], row["last"]) == ("eval/return", 15.0)
+
+
+def test_what_somebody_logged_does_nothing_to_the_terminal_and_stays_aligned(capsys):
+    run = RunDir(run_id="text")
+    run.save_config({"name": "a\x1b[31mred\nline", "長い": 1, "b": 2})
+    with MetricsLogger(run, alert=lambda record: "odd\x1b]0;title\x07\n") as logger:
+        logger.write({"step": 1, "esc\x1b[2J": 1.0, "note": "日本語", "x": 1})
+        logger.write({"step": 2, "esc\x1b[2J": 1.0, "note": "a\tb", "x": 2})
+    shown, tailed = lines(capsys, "show", "text"), lines(capsys, "tail", "text")
+    text = "\n".join(shown + tailed)
+    assert not set(text) & {"\x1b", "\x07", "\t"}
+    assert r"  name a\x1b[31mred\nline" in text
+    assert r"odd\x1b]0;title\x07\n" in text
+    assert r"esc\x1b[2J" in text
+    columns = [shown[shown.index("config") + nth] for nth in (2, 3)]
+    assert [cell_len(line[: line.rindex(" ")]) for line in columns] == [6, 6]
+    assert len({cell_len(line) for line in tailed[1:]}) == 1
+
+
+def test_the_command_that_show_gives_can_be_pasted(capsys):
+    run = RunDir(run_id="a run's", base_dir="other runs")
+    with MetricsLogger(run, [FileBackend("out")]) as logger:
+        logger.write({"step": 1})
+    with MetricsLogger(run) as logger:
+        logger.write({"step": 2})
+    text = "\n".join(lines(capsys, "show", "a run", "--base-dir", "other runs"))
+    command = re.search("vibe-rl sync .*", text)[0]
+    assert shlex.split(command)[2:] == [str(run.root), "--to", "MODULE:CLASS"]
+
+
+def test_show_counts_lines_that_are_no_records(capsys):
+    path = RunDir(run_id=FINISHED).log_path()
+    text = path.read_bytes().split(b"\n")
+    text[3], text[5] = b"garbage", b""
+    path.write_bytes(b"\n".join(text) + b'{"torn')
+    assert main(["show", FINISHED]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "vibe-rl: 1 lines of it are no records",
+        "vibe-rl: its last line is torn: 6 bytes",
+    ]
+    shown = json.loads(lines(capsys, "show", FINISHED, "--json")[0])
+    assert (shown["corrupt"], shown["torn"]) == (1, 6)
+
+
+def test_a_terminal_of_few_characters_is_no_reason_to_stop():
+    command = [sys.executable, "-m", "vibe_rl.cli", "runs"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert FINISHED.encode() in result.stdout
 
 
 def test_tail_of_chosen_columns(capsys):
@@ -265,9 +368,10 @@ def test_a_table_wider_than_the_terminal_says_what_is_left_out(tmp_path):
         (["show", "pp"], "'pp' begins 2 runs"),
         (["show", "sac"], "'sac' is no run in runs"),
         (["tail", "runs/none"], "there is no such file"),
-        (["tail", FINISHED, "--column", "los"], "there is no metric 'los'; there are: loss"),
+        (["tail", FINISHED, "--column", "los"], "no record has a field 'los'; near it: loss"),
         (["tail", "-n", "-1"], "--newest"),
         (["runs", "-n", "0"], "--newest"),
+        (["runs", "--metric", "los"], "no run has a metric 'los'; near it: loss"),
         (["runs", "--base-dir", "s3://bucket"], "s3://bucket"),
     ],
 )

@@ -112,7 +112,7 @@ def test_of_many_runs_each_is_named_and_so_is_the_one_that_is_not_finite(tmp_pat
 def test_the_chart_leaves_room_for_what_stands_below_it(tmp_path, terminal):
     records = [{"step": 1, "seed": seed, "loss": float("nan")} for seed in range(8)]
     write(tmp_path, "dqn", [*records, *[record | {"loss": 1.0} for record in records]])
-    screen = terminal("watch", "dqn").wait_for("8 not finite", "● seed 7", "└", "q quit")
+    screen = terminal("watch", "dqn").wait_for("8 not finite", "○ seed 7", "└", "q quit")
     below_the_axis = screen.split("└")[1].splitlines()
     assert len(below_the_axis) == 1 + 1 + 3 + 1  # its labels, the metric, NaN, the legend, the keys
 

@@ -3,12 +3,14 @@
 import functools
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from typing import Any, ParamSpec
 
 from vibe_rl import __version__
+from vibe_rl.cli.text import printable
 
 _DESCRIPTION = "Train agents in JAX, logged live. `vibe-rl --version` prints the version."
 
@@ -37,6 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help`: tyro ends the program.
     """
+    if sys.stdout.errors == "strict":  # a terminal of few characters is no reason to stop
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         try:
             _run(sys.argv[1:] if args is None else args)
@@ -55,7 +59,7 @@ def main(args: Sequence[str] | None = None) -> int:
         message, code = f"error: {error}", 1
     else:
         return 0
-    print(f"vibe-rl: {message}", file=sys.stderr)
+    print(f"vibe-rl: {printable(message)}", file=sys.stderr)
     return code
 
 
@@ -69,6 +73,8 @@ def later(verb: Callable[_P, None]) -> Callable[_P, Any]:
     def bound(*args: _P.args, **kwargs: _P.kwargs) -> Callable[[], None]:
         return functools.partial(verb, *args, **kwargs)
 
+    # Tyro takes the end of a line in an argument's description for that of a paragraph.
+    bound.__doc__ = re.sub(r"\n {12}", " ", verb.__doc__ or "")
     return bound
 
 
@@ -77,7 +83,7 @@ def _run(args: Sequence[str]) -> None:
         print(f"vibe-rl {__version__}")
         return
     try:
-        from vibe_rl.cli.app import app  # noqa: PLC0415 - tyro is optional
+        from vibe_rl.cli.app import VERBS, app  # noqa: PLC0415 - tyro is optional
     except ModuleNotFoundError as error:
         raise ImportError(f"needs {error.name}: pip install 'vibe-rl[cli]'") from error
     args = list(args)
@@ -86,16 +92,21 @@ def _run(args: Sequence[str]) -> None:
     boxes = io.StringIO()
     try:
         with redirect_stderr(boxes):
-            verb = app.cli(
+            bound = app.cli(
                 prog="vibe-rl",
                 description=_DESCRIPTION,
                 args=args,
             )
     except SystemExit as stop:
         if stop.code:
-            raise UsageError(_one_line(boxes.getvalue())) from None
+            verb = f" {args[0]}" if args and args[0] in VERBS else ""
+            raise UsageError(
+                re.sub(
+                    "vibe-rl( [a-z]+)* --help", f"vibe-rl{verb} --help", _one_line(boxes.getvalue())
+                )
+            ) from None
         raise
-    verb()
+    bound()
 
 
 def _one_line(box: str) -> str:

@@ -13,9 +13,8 @@ from vibe_rl.cli.watch import watch
 
 app = SubcommandApp()
 app.command(train, name="train", help="Train an agent, and log the run while it goes on.")
-app.command(name="runs")(later(runs))
-app.command(name="show")(later(show))
-app.command(name="tail")(later(tail))
-app.command(name="watch")(later(watch))
-app.command(name="plot")(later(plot))
-app.command(name="sync")(later(sync))
+_OTHERS = (runs, show, tail, watch, plot, sync)
+for verb in _OTHERS:
+    app.command(name=verb.__name__)(later(verb))
+
+VERBS = ("train", *(verb.__name__ for verb in _OTHERS))

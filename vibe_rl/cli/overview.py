@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
 
-from vibe_rl.cli.fields import is_number, metrics_of, return_metric, value_of
 from vibe_rl.cli.select import metrics_files
+from vibe_rl.metrics.reading.fields import is_number, metrics_of, return_metric, value_of
 from vibe_rl.metrics.reading.state import run_state
 from vibe_rl.metrics.reading.tail import sample_records
 from vibe_rl.run_dir import RunDir
@@ -73,9 +73,9 @@ def _read(run: RunDir, metric: str | None) -> Overview:
     state = run_state(run)
     stats = [file.stat() for file in files]
     records = sample_records(files[0], _MOST_BYTES).records if files else []
-    # All names, but the values of one record: to take apart every one takes longer than to read it.
-    nested = [metrics_of(record) for record in records[-1:]]
-    metric = metric or return_metric(chain.from_iterable([*records, *nested]))
+    # Of the records with the same fields one: to take apart every one takes longer than to read it.
+    kinds = {tuple(record): record for record in records}.values()
+    metric = metric or return_metric(chain.from_iterable([*records, *map(metrics_of, kinds)]))
     values = [value_of(record, metric) for record in records] if metric else []
     trend = [value for value in values if value is not None]
     return Overview(

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from vibe_rl.cli.fields import check_metric
 from vibe_rl.cli.table import Cell, Columns, Terminal
-from vibe_rl.cli.text import exact
+from vibe_rl.cli.text import exact, printable
+from vibe_rl.metrics.reading.fields import flat
 
 # Of a text, or of a list, so much is shown.
 _WIDEST = 24
@@ -37,12 +38,8 @@ class RecordTable:
         self._columns: Columns
 
     def show(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Print further records.
-
-        Raises:
-            UsageError: If a wanted field is in none of the first records.
-        """
-        rows = [dict(_flat(record)) for record in records]
+        """Print further records."""
+        rows = [dict(flat(record)) for record in records]
         names = [name for row in rows for name in row]
         if not self._known.keys() >= set(names):
             self._known |= dict.fromkeys(names)
@@ -57,7 +54,7 @@ class RecordTable:
         """Choose the columns, and print a header, unless it would be the one that stands there."""
         before = self._shown
         if self._wanted:
-            self._shown = [check_metric(name, self._known) for name in self._wanted]
+            self._shown = list(self._wanted)
         else:
             self._shown = sorted(
                 self._known, key=lambda name: (name != "step", name == "wall_time")
@@ -74,21 +71,13 @@ class RecordTable:
         lines = self._columns.lines([table[0][: len(self._shown)]])
         others = [name for name in self._known if name not in self._shown]
         if others and not self._wanted:
-            note = f"also: {', '.join(others)}; --column NAME or --json shows them\n"
+            note = f"also: {printable(', '.join(others))}; --column NAME or --json shows them\n"
             lines = Text(note, "dim") + lines
         self._terminal.show(lines)
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield prefix + name, value
-
-
 def _cell(row: Mapping[str, Any], name: str) -> Cell:
-    text = exact(row[name]) if name in row else ""
+    text = exact(row.get(name))
     if isinstance(value := row.get(name), float) and not math.isfinite(value):
         return text, "red"
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    return text if cell_len(text) <= _WIDEST else f"{set_cell_size(text, _WIDEST - 1)}…"

@@ -12,24 +12,36 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from vibe_rl.cli import UsageError
+from vibe_rl.cli.select import all_runs
 
 if TYPE_CHECKING:
     from vibe_rl.cli.overview import Overview
+    from vibe_rl.run_dir import RunDir
 
+_NO_RUN = "there is no run in {}; `vibe-rl train` starts one"
+# The metrics that an error names are those of so many runs.
+_NAMING = 20
 _STATE_COLOURS = {"running": "green", "crashed": "red", "unreadable": "red", "unknown": "dim"}
+
+ANY = "(default: all)"
 
 # "started" is the order in which runs are found.
 Sort = Literal["started", "written", "name", "step", "return", "size"]
 
 
 def runs(
-    pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "",
+    pattern: Annotated[Positional[str], arg(metavar="[PATTERN]", help_behavior_hint=ANY)] = "",
     *,
     base_dir: Annotated[str, arg(metavar="DIR")] = "runs",
-    state: Literal["running", "finished", "crashed", "unreadable", "unknown"] | None = None,
-    metric: Annotated[str | None, arg(metavar="NAME")] = None,
+    state: Annotated[
+        Literal["running", "finished", "crashed", "unreadable", "unknown"] | None,
+        arg(metavar="running|finished|crashed|unreadable|unknown", help_behavior_hint=ANY),
+    ] = None,
+    metric: Annotated[
+        str | None, arg(metavar="NAME", help_behavior_hint="(default: the return)")
+    ] = None,
     sort: Sort = "started",
-    newest: Annotated[int | None, arg(aliases=["-n"], metavar="N")] = None,
+    newest: Annotated[int | None, arg(aliases=["-n"], metavar="N", help_behavior_hint=ANY)] = None,
     json: bool = False,
 ) -> None:
     """List runs: state, age, steps, speed, and the last return with its trend.
@@ -38,27 +50,25 @@ def runs(
         pattern: Only runs whose id has this in it; with * or ?, only those that match it.
         base_dir: The directory of all runs.
         state: Only runs in this state.
-        metric: The metric to show instead of the return.
-        sort: What the rows are in the order of; the last started, written, largest comes last,
-            next to the prompt.
+        metric: The metric to show.
+        sort: The order of the rows: the newest, or the largest, comes last, next to the prompt.
         newest: Only the last so many rows.
         json: Print a JSON object a line, with times in seconds since the epoch and sizes in bytes.
     """
     # Here, because --help shall not wait for NumPy.
     from vibe_rl.cli.overview import overview  # noqa: PLC0415
     from vibe_rl.metrics.jsonl import encode  # noqa: PLC0415
-    from vibe_rl.run_dir import find_runs  # noqa: PLC0415
+    from vibe_rl.metrics.reading.fields import instead_of  # noqa: PLC0415
 
     if newest is not None and newest < 1:
         raise UsageError(f"--newest is a number of runs, at least 1, not {newest}")
-    try:
-        found = find_runs(base_dir)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    found = [run for run in found if _matches(run.run_id, pattern)]
+    all_there = all_runs(base_dir)
+    found = [run for run in all_there if _matches(run.run_id, pattern)]
     if sort == "started" and state is None and newest:
         found = found[-newest:]  # they are in that order, and the others need not be read
     rows = [overview(run, metric) for run in found]
+    if metric and rows and all(row.last is None for row in rows):
+        raise UsageError(f"no run has a metric {metric!r}; {instead_of(metric, _metrics(found))}")
     rows = [row for row in rows if state in (None, row.state)]
     if sort != "started":
         rows.sort(key=lambda row: _key(row, sort))
@@ -69,7 +79,16 @@ def runs(
     elif rows:
         _print_table(rows)
     else:
-        print(f"no such runs in {base_dir}; `vibe-rl train` starts one", file=sys.stderr)
+        what = f"none of {len(all_there)} runs in {base_dir} is one of these"
+        print(what if all_there else _NO_RUN.format(base_dir), file=sys.stderr)
+
+
+def _metrics(runs: list[RunDir]) -> set[str]:
+    """The names of some runs' metrics."""
+    from vibe_rl.metrics.reading.fields import metric_names  # noqa: PLC0415 - as above
+    from vibe_rl.metrics.reading.series import numeric_fields  # noqa: PLC0415
+
+    return {name for run in runs[-_NAMING:] for name in metric_names(numeric_fields(run))}
 
 
 def _matches(run_id: str, pattern: str) -> bool:

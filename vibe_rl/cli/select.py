@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vibe_rl.cli import UsageError
 
+if TYPE_CHECKING:
+    from vibe_rl.run_dir import RunDir
+
 LATEST = "latest"
 
+# Of a file in which no record may be, so much is searched for one.
+_SEARCHED_BYTES = 1 << 20
 # An error names at most so many runs.
 _NAMED = 4
 
@@ -30,9 +36,9 @@ def find_run(name: str, base_dir: str | os.PathLike[str] = "runs") -> Path:
     """
     if name != LATEST and (path := _as_path(name)) is not None:
         return path
-    roots = {root.name: root for root in _roots(base_dir)}
+    roots = {run.run_id: run.root for run in all_runs(base_dir)}
     if not roots:
-        raise UsageError(f"there is no run in {_shown(base_dir)}; --base-dir says where runs are")
+        raise _no_run(base_dir)
     if name == LATEST:
         return list(roots.values())[-1]
     newest_first = list(reversed(roots))
@@ -47,6 +53,25 @@ def find_run(name: str, base_dir: str | os.PathLike[str] = "runs") -> Path:
     raise UsageError(f"{name!r} is no run in {_shown(base_dir)}; {hint}")
 
 
+def all_runs(base_dir: str | os.PathLike[str]) -> list[RunDir]:
+    """List the runs in a directory, the earliest first.
+
+    Raises:
+        UsageError: If there is no such directory.
+    """
+    from vibe_rl.run_dir import find_runs  # noqa: PLC0415 - --help shall not wait for NumPy
+
+    try:
+        found = find_runs(base_dir)
+    except NotADirectoryError:
+        raise UsageError(f"--base-dir is a directory of runs; {_shown(base_dir)} is none") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if not found and not Path(base_dir).expanduser().exists():
+        raise _no_run(base_dir)
+    return found
+
+
 def run_name(path: Path) -> str:
     """What a run that `find_run` gave is called: its id, or the path of a file of its own."""
     path = path if path.is_dir() else _root_of(path) or path
@@ -55,17 +80,18 @@ def run_name(path: Path) -> str:
 
 def metrics_files(run: str | os.PathLike[str]) -> list[Path]:
     """A run's metrics files that are there: one, or, of a job, one for each process."""
-    from vibe_rl.metrics.append import process_paths  # noqa: PLC0415 - as below
-    from vibe_rl.metrics.reading.blocks import metrics_path  # noqa: PLC0415
+    from vibe_rl.metrics.reading import blocks  # noqa: PLC0415 - as above
 
-    path = metrics_path(run)
-    return [each for each in (path, *process_paths(path)) if each.is_file()]
+    return [file for file in blocks.metrics_files(run) if file.is_file()]
 
 
 def _as_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_file():
-        return _root_of(path) or path
+        root = _root_of(path)
+        if root is None and not _may_hold_records(path):
+            raise UsageError(f"{name!r} is no run: no line of it is a record")
+        return root or path
     if (path / "logs").is_dir():
         return path
     if (path / "metrics.jsonl").is_file():  # a run's `logs`
@@ -77,21 +103,25 @@ def _as_path(name: str) -> Path | None:
 
 def _root_of(file: Path) -> Path | None:
     """The run's directory, if this is the metrics file in it."""
-    logs = file.absolute().parent
-    return logs.parent if (file.name, logs.name) == ("metrics.jsonl", "logs") else None
+    from vibe_rl.metrics.reading.blocks import run_root  # noqa: PLC0415 - as above
+
+    return run_root(file) if file.name == "metrics.jsonl" else None
+
+
+def _may_hold_records(file: Path) -> bool:
+    """Whether there is a record in the file, or nothing else yet."""
+    from vibe_rl.metrics.reading.tail import sample_records  # noqa: PLC0415 - as above
+
+    sample = sample_records(file, _SEARCHED_BYTES)
+    return bool(sample.records) or not sample.corrupt
 
 
 def _why_not(path: Path) -> str:
     return "it has no directory logs" if path.exists() else "there is no such file or directory"
 
 
-def _roots(base_dir: str | os.PathLike[str]) -> list[Path]:
-    from vibe_rl.run_dir import find_runs  # noqa: PLC0415 - --help shall not wait for NumPy
-
-    try:
-        return [run.root for run in find_runs(base_dir)]
-    except (ValueError, NotADirectoryError) as error:
-        raise UsageError(str(error)) from error
+def _no_run(base_dir: str | os.PathLike[str]) -> UsageError:
+    return UsageError(f"there is no run in {_shown(base_dir)}; --base-dir says where runs are")
 
 
 def _some(names: list[str]) -> str:

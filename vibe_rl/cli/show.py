@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from vibe_rl.cli.select import LATEST, find_run, run_name
 
 if TYPE_CHECKING:
-    from vibe_rl.cli.summary import BackendProgress, MetricSummary
+    from vibe_rl.cli.summary import BackendProgress, Summary
     from vibe_rl.cli.table import Cell
     from vibe_rl.metrics.alarms import Alarm
     from vibe_rl.metrics.reading.state import RunState
@@ -44,12 +44,13 @@ def show(
     from vibe_rl.cli.summary import backends, summarise  # noqa: PLC0415
     from vibe_rl.metrics.alarms import read_alarms  # noqa: PLC0415
     from vibe_rl.metrics.jsonl import encode  # noqa: PLC0415
+    from vibe_rl.metrics.reading.fields import flat  # noqa: PLC0415
     from vibe_rl.metrics.reading.state import run_state  # noqa: PLC0415
 
     path = find_run(run, base_dir)
     config = _config(path)
     state = run_state(path)
-    metrics, fraction = summarise(path, None if exact else _MOST_BYTES)
+    summary = summarise(path, None if exact else _MOST_BYTES)
     progress, alarms = backends(path), read_alarms(path)
     if json:
         found = {
@@ -57,19 +58,22 @@ def show(
             "path": str(path),
             **asdict(state),
             "config": config,
-            "fraction": fraction,
-            "metrics": [asdict(metric) for metric in metrics],
+            **asdict(summary),
             "backends": [asdict(backend) for backend in progress],
             "alarms": [asdict(alarm) for alarm in alarms],
         }
         sys.stdout.buffer.write(encode(found))
         return
     _print_table([[(run_name(path), "bold"), *_state(state)]])
-    _print_section("config", [[name, str(value)] for name, value in _flat(config or {})], "<<")
-    _print_metrics(metrics, fraction)
+    _print_section("config", [[name, str(value)] for name, value in flat(config or {}, ".")], "<<")
+    _print_metrics(summary)
     _print_section("backends", [_progress(each, path) for each in progress], "<<")
     _print_section("alarms", _alarms(alarms), "<<")
-    if not metrics:
+    if summary.corrupt:
+        print(f"vibe-rl: {summary.corrupt} lines of it are no records", file=sys.stderr)
+    if summary.torn and state.state != "running":  # then, it may be an append under way
+        print(f"vibe-rl: its last line is torn: {summary.torn} bytes", file=sys.stderr)
+    if not summary.metrics:
         print(f"vibe-rl: {run_name(path)} has no records yet", file=sys.stderr)
 
 
@@ -97,16 +101,17 @@ def _state(state: RunState) -> list[Cell]:
     return [(state.state + why, colour), f"started {started}, {span}"]
 
 
-def _print_metrics(metrics: list[MetricSummary], fraction: float) -> None:
+def _print_metrics(summary: Summary) -> None:
     from vibe_rl.cli.text import short  # noqa: PLC0415 - as above
 
     title = "metrics"
-    if fraction < 1:
-        title += f" (count, min, max of a sample, {fraction:.1%} of the file; --exact reads all)"
+    if summary.fraction < 1:
+        read = f"{summary.fraction:.1%} of the file"
+        title += f" (count, min, max of a sample, {read}; --exact reads all)"
     rows: list[list[Cell]] = [
         [(name, "dim") for name in ("", "count", "first", "last", "min", "max", "not finite")]
     ]
-    for each in metrics:
+    for each in summary.metrics:
         bad = ""
         if each.nonfinite:
             bad = f"{each.nonfinite}, first at step {short(each.nonfinite_step)}"
@@ -119,7 +124,7 @@ def _print_metrics(metrics: list[MetricSummary], fraction: float) -> None:
                 (bad, "red"),
             ]
         )
-    _print_section(title, rows if metrics else [], "<>>>>><")
+    _print_section(title, rows if summary.metrics else [], "<>>>>><")
 
 
 def _progress(backend: BackendProgress, path: Path) -> list[Cell]:
@@ -130,7 +135,10 @@ def _progress(backend: BackendProgress, path: Path) -> list[Cell]:
         return [backend.backend, f"{behind}, being fed"]
     names = {"TensorBoardBackend": "tensorboard", "WandbBackend": "wandb"}
     to = names.get(backend.backend.split(" ")[0], "MODULE:CLASS")
-    return [backend.backend, (f"{behind}: vibe-rl sync {path} --to {to}", "yellow")]
+    return [
+        backend.backend,
+        (f"{behind}: vibe-rl sync {shlex.quote(str(path))} --to {to}", "yellow"),
+    ]
 
 
 def _alarms(alarms: list[Alarm]) -> list[list[Cell]]:
@@ -147,7 +155,7 @@ def _alarms(alarms: list[Alarm]) -> list[list[Cell]]:
 
 def _print_section(title: str, rows: list[list[Cell]], alignment: str) -> None:
     if rows:
-        _print_table([[(f"\n{title}", "bold")]])
+        _print_table([[""], [(title, "bold")]])
         _print_table(
             [["  " + row[0] if isinstance(row[0], str) else row[0], *row[1:]] for row in rows],
             alignment,
@@ -158,11 +166,3 @@ def _print_table(rows: list[list[Cell]], alignment: str = "<<<") -> None:
     from vibe_rl.cli.table import Columns, Terminal  # noqa: PLC0415 - as above
 
     Terminal().show(Columns(alignment, rows).lines(rows))
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vibe_rl.cli.fields import is_number, metrics_of
 from vibe_rl.cli.select import metrics_files
 from vibe_rl.metrics.alarms import AlertBackend
 from vibe_rl.metrics.feed.cursor import is_in_use, saved_positions
 from vibe_rl.metrics.lines import count_lines
+from vibe_rl.metrics.reading.fields import is_number, metrics_of
 from vibe_rl.metrics.reading.nonfinite import first_nonfinite
-from vibe_rl.metrics.reading.tail import sample_records
+from vibe_rl.metrics.reading.tail import most_of_each, sample_records
 
 
 @dataclass
@@ -57,20 +57,36 @@ class BackendProgress:
     fed: bool
 
 
-def summarise(run: Path, most_bytes: int | None) -> tuple[list[MetricSummary], float]:
+@dataclass(frozen=True)
+class Summary:
+    """A run's metrics in numbers.
+
+    Attributes:
+        metrics: In the order of their first values. First and last values are those of the whole
+            file in any case, and so are non-finite ones.
+        fraction: How much of the files was read; 1.0 is all.
+        corrupt: How many of the lines that were read are no records.
+        torn: How many bytes at the files' ends are no whole line.
+    """
+
+    metrics: list[MetricSummary]
+    fraction: float
+    corrupt: int
+    torn: int
+
+
+def summarise(run: Path, most_bytes: int | None) -> Summary:
     """Summarise a run's metrics.
 
     Args:
         run: The run's directory or metrics file.
         most_bytes: About how much to read of a larger file; None reads all.
-
-    Returns:
-        The metrics in the order of their first values, and the share of the file that was read.
-        First and last values are those of the whole file in any case, and so are non-finite ones.
     """
     found: dict[str, MetricSummary] = {}
     files = metrics_files(run)
-    samples = [sample_records(file, most_bytes and most_bytes // len(files)) for file in files]
+    sizes = [file.stat().st_size for file in files]
+    most = most_of_each(files, most_bytes)
+    samples = [sample_records(file, most) for file in files]
     records = [record for sample in samples for record in sample.records]
     if len(files) > 1:  # a job's processes, which went side by side
         records.sort(key=_step)
@@ -78,7 +94,13 @@ def summarise(run: Path, most_bytes: int | None) -> tuple[list[MetricSummary], f
     for metric, first in first_nonfinite(run).items():
         if metric in found:
             found[metric].nonfinite, found[metric].nonfinite_step = first.count, first.step
-    return list(found.values()), min((sample.fraction for sample in samples), default=1.0)
+    read = [sample.fraction * sample.end for sample in samples]
+    return Summary(
+        metrics=list(found.values()),
+        fraction=sum(read) / max(sum(sample.end for sample in samples), 1) if any(read) else 1.0,
+        corrupt=sum(sample.corrupt for sample in samples),
+        torn=sum(max(size - s.end, 0) for size, s in zip(sizes, samples, strict=True)),
+    )
 
 
 def backends(run: Path) -> list[BackendProgress]:

@@ -91,12 +91,13 @@ def _show(feed: Feed) -> bool:
 def _make(to: str, path: Path, options: dict[str, Any]) -> LogBackend:
     from vibe_rl.metrics import LogBackend, TensorBoardBackend, WandbBackend  # noqa: PLC0415
     from vibe_rl.metrics.feed.cursor import is_in_use  # noqa: PLC0415
+    from vibe_rl.metrics.reading.blocks import run_root  # noqa: PLC0415
 
     make: Any
     if to == "tensorboard":
         make, options = TensorBoardBackend, {"log_dir": path.parent, **options}
     elif to == "wandb":
-        root = path.parent.parent if path.parent.name == "logs" else path.parent
+        root = run_root(path) or path.parent
         make, options = WandbBackend, {"run_dir": root, **_project(path), **options}
         # Before it is built, for that would resume a run that is under way, and then finish it.
         if is_in_use(path, WandbBackend.__name__):

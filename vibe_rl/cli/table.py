@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
+
+from vibe_rl.cli.text import printable
 
 Cell = str | tuple[str, str]
 """A cell's text, or its text and the style in which rich shows it."""
@@ -23,7 +26,9 @@ class Columns:
     def __init__(self, alignment: str, rows: Sequence[Sequence[Cell]], least: int = 0) -> None:
         self._alignment = alignment
         columns = zip(*rows, strict=True)
-        self.widths = [max(least, *(len(_text(cell)) for cell in column)) for column in columns]
+        self.widths = [
+            max(least, *(cell_len(_text(cell)) for cell in column)) for column in columns
+        ]
 
     def lines(self, rows: Iterable[Sequence[Cell]]) -> Text:
         """The rows as lines, one space between columns."""
@@ -31,7 +36,9 @@ class Columns:
         for row in rows:
             line = Text()
             for nth, cell in enumerate(row):
-                text = f"{_text(cell):{self._alignment[nth]}{self.widths[nth]}}"
+                text = _text(cell)
+                room = " " * (self.widths[nth] - cell_len(text))
+                text = text + room if self._alignment[nth] == "<" else room + text
                 line.append(text, _style(cell)).append(" ")
             line.rstrip()
             lines.append_text(line).append("\n")
@@ -55,7 +62,8 @@ class Terminal(Console):
 
 
 def _text(cell: Cell) -> str:
-    return cell if isinstance(cell, str) else cell[0]
+    """What a cell shows: names and values are whatever somebody has logged."""
+    return printable(cell if isinstance(cell, str) else cell[0])
 
 
 def _style(cell: Cell) -> str | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
 # Between two looks at a file that is followed.
 _LOOK_S = 0.2
+# A field that the newest records lack is looked for in so much of each file.
+_SEARCHED_BYTES = 1 << 20
 
 Show = Callable[[list[dict[str, Any]]], None]
 
@@ -44,9 +45,13 @@ def tail(
     """
     if newest < 0:
         raise UsageError(f"--newest is a number of records, 0 or more, not {newest}")
+    from vibe_rl.metrics.reading.tail import tail_records  # noqa: PLC0415 - see `_shower`
+
     path = find_run(run, base_dir)
     show = _shower(column, follow=follow, json=json)
-    samples = {file: newest_records(file, newest) for file in metrics_files(path)}
+    samples = {file: tail_records(file, newest) for file in metrics_files(path)}
+    if not follow:  # what is yet to come may have any field
+        _check_columns(column, path, samples.values())
     for sample in samples.values():
         show(sample.records)
     if follow:
@@ -57,18 +62,20 @@ def tail(
         print(f"vibe-rl: {run_name(path)} has no records yet; -f waits for them", file=sys.stderr)
 
 
-def newest_records(file: Path, n: int) -> Sample:
-    """The last `n` records of a metrics file, looked for from its end."""
-    from vibe_rl.metrics.reading.tail import sample_records  # noqa: PLC0415 - see `_shower`
+def _check_columns(column: tuple[str, ...], path: Path, samples: Iterable[Sample]) -> None:
+    """Refuse a field that no record has, as far as is known of a large file."""
+    from vibe_rl.metrics.reading.fields import flat, instead_of  # noqa: PLC0415 - see `_shower`
+    from vibe_rl.metrics.reading.tail import sample_records  # noqa: PLC0415
 
-    size, span = file.stat().st_size, 1 << 16
-    while True:
-        # This may begin in the middle of a line, and what is left of one is no record.
-        start = max(size - span, 0)
-        sample = sample_records(file, start=start)
-        if len(sample.records) >= n or start == 0 or sample.anew:
-            return replace(sample, records=sample.records[max(len(sample.records) - n, 0) :])
-        span *= 4
+    there = {name for sample in samples for record in sample.records for name, _ in flat(record)}
+    if there.issuperset(column):
+        return
+    for file in metrics_files(path):
+        for record in sample_records(file, _SEARCHED_BYTES).records:
+            there.update(name for name, _ in flat(record))
+    for name in column:
+        if there and name not in there:
+            raise UsageError(f"no record has a field {name!r}; {instead_of(name, sorted(there))}")
 
 
 def _follow(path: Path, samples: dict[Path, Sample]) -> Iterator[list[dict[str, Any]]]:

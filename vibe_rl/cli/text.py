@@ -28,7 +28,16 @@ def exact(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:g}"
-    return " ".join(str(value).split())
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """A text in one line that does nothing to a terminal: what can't be printed is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def duration(seconds: float) -> str:

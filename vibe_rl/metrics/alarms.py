@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from vibe_rl.metrics.append import MetricsFile, NoFile, process_paths
-from vibe_rl.metrics.reading.blocks import metrics_path
+from vibe_rl.metrics.append import MetricsFile, NoFile
+from vibe_rl.metrics.reading.blocks import metrics_files
 from vibe_rl.metrics.reading.nonfinite import marked_lines, step_of
 from vibe_rl.run_dir import RunDir
 
@@ -137,9 +137,8 @@ def read_alarms(run: str | os.PathLike[str] | RunDir) -> list[Alarm]:
     Args:
         run: The metrics file, a run's directory, or a `RunDir`.
     """
-    path = metrics_path(run)
     alarms = []
-    for each in (path, *process_paths(path)):
+    for each in metrics_files(run):
         with contextlib.suppress(FileNotFoundError), alarms_path(each).open("rb") as file:
             for line in file:
                 with contextlib.suppress(orjson.JSONDecodeError, TypeError):

@@ -13,7 +13,7 @@ from vibe_rl.metrics import downsample
 
 Floats = NDArray[np.float64]
 Center = Literal["mean", "median", "iqm"]
-Band = Literal["se", "ci", "none"]
+Band = Literal["se", "ci", "range", "none"]
 
 # A line has no more points: more than a page's width has dots.
 POINTS = 1000
@@ -63,7 +63,8 @@ def aggregate(
     Args:
         curves: Each seed's x, ascending, and y.
         center: The mean, the median, or the interquartile mean: that of the middle half.
-        band: The standard error, the bootstrap's 95 % confidence interval, or none.
+        band: The standard error, the bootstrap's 95 % confidence interval, from the least to the
+            greatest, or none.
         smooth: How many records a moving average is over; 1 is none. It is centred, and narrower
             at the ends.
 
@@ -162,6 +163,8 @@ def _band(values: Floats, y: Floats, center: Center, band: Band) -> tuple[Floats
     if band == "se":
         error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
         return y - error, y + error
+    if band == "range":
+        return values.min(axis=0), values.max(axis=0)
     draw = np.random.default_rng(0)  # the same figure each time
     seeds = len(values)
     resampled = [

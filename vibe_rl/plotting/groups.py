@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vibe_rl.config_json import decode_config
-from vibe_rl.metrics.reading.blocks import metrics_path
+from vibe_rl.metrics.reading.blocks import metrics_path, run_root
 from vibe_rl.run_dir import RunDir
 
 Run = str | os.PathLike[str] | RunDir
@@ -49,7 +49,7 @@ def _group(run: Run, by: str) -> str:
         return _STARTED.sub("", root.name)
     try:
         config = decode_config((root / "config.json").read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{root.name} can't be grouped by {by}: it has no config.json") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{root.name} can't be grouped by {by}: {error}") from error
@@ -69,4 +69,4 @@ def _field(config: dict[str, Any], name: str, root: Path) -> Any:
 
 def _root(run: Run) -> Path:
     path = metrics_path(run).absolute()
-    return path.parent.parent if path.parent.name == "logs" else path
+    return run_root(path) or path

@@ -53,6 +53,8 @@ def test_runs_are_chosen_by_pattern_and_fields_by_name(tmp_path, runs):
     assert list(load_runs(tmp_path / "none")) == ["run"]
     with pytest.raises(TypeError, match=r"\['return'\]"):
         load_runs(tmp_path, columns="return")
+    with pytest.raises(ValueError, match=r"no record of 4 runs has 'retrun'; near it: return, run"):
+        load_runs(tmp_path, columns=["step", "retrun"])
 
 
 def test_seeds_of_the_records_come_before_the_configs(tmp_path):

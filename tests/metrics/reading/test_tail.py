@@ -21,16 +21,17 @@ def test_head_and_tail_are_the_records_at_either_end(large):
     records = read_metrics(large)
     for n in (0, 1, 7, 2_000, 29_999, 30_000, 40_000):
         assert head_records(large, n) == records[:n]
-        assert tail_records(large, n) == records[max(len(records) - n, 0) :]
+        assert tail_records(large, n).records == records[max(len(records) - n, 0) :]
 
 
 def test_the_tail_passes_over_torn_corrupt_and_blank_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"a":1}\n{"a":\n\n{"a":null,"_nonfinite":{"a":"inf"}}\n{"a":3')
-    assert tail_records(path, 5) == head_records(path, 5) == [{"a": 1}, {"a": float("inf")}]
+    assert tail_records(path, 5).records == head_records(path, 5)
+    assert head_records(path, 5) == [{"a": 1}, {"a": float("inf")}]
     path.write_bytes(b'{"a":"' + b"x" * 300_000 + b'"}\n{"a":2}\n')
-    assert [len(str(record["a"])) for record in tail_records(path, 2)] == [300_000, 1]
-    assert tail_records(tmp_path / "none", 5) == head_records(tmp_path / "none", 5) == []
+    assert [len(str(record["a"])) for record in tail_records(path, 2).records] == [300_000, 1]
+    assert tail_records(tmp_path / "none", 5).records == head_records(tmp_path / "none", 5) == []
 
 
 def test_a_sample_is_spread_over_all_of_the_file_and_has_its_ends(large):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -17,27 +17,24 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Footer, OptionList, Static
+from textual.widgets.option_list import Option
 
-from vibe_rl.cli.fields import return_metric
-from vibe_rl.cli.text import duration, short, size
-from vibe_rl.cli.watching.chart import RGB, Line, draw, mean_and_range, smooth
+from vibe_rl.cli.text import duration, printable, short, size
+from vibe_rl.cli.watching.chart import RGB, Floats, Line, draw
 from vibe_rl.cli.watching.live_run import LiveRun, XAxis
+from vibe_rl.metrics.reading.fields import instead_of, return_metric
+from vibe_rl.plotting import aggregate
+from vibe_rl.plotting.colours import GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 
 # Between two looks at the files: a reader of a few bytes costs the training run nothing.
 _LOOK_S = 1.0
 _WINDOWS = (1, 10, 100, 1000)
 # So many runs have a row of their own at the top.
 _ROWS = 4
-# Okabe and Ito's colours, which the colour-blind can tell apart, as far as they stand out on black.
-_COLOURS: tuple[RGB, ...] = (
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (240, 228, 66),
-    (204, 121, 167),
-    (213, 94, 0),
-    (200, 200, 200),
-)
+# As far as they stand out on black.
+_COLOURS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, VERMILION, "#C8C8C8")
+# After each round of colours comes a darker one, with another mark.
+_ROUNDS = (("●", 1.0), ("○", 0.6), ("◆", 0.4))
 
 
 class _Chart(Widget):
@@ -67,7 +64,7 @@ class WatchApp(App[int]):
     CSS = """
     #head { height: auto; max-height: 6; text-overflow: ellipsis; }
     #chart { height: 1fr; text-wrap: nowrap; }
-    #foot { height: auto; max-height: 4; text-wrap: nowrap; text-overflow: ellipsis; }
+    #foot { height: auto; max-height: 6; text-wrap: nowrap; text-overflow: ellipsis; }
     #choice { display: none; height: 1fr; }
     """
     ENABLE_COMMAND_PALETTE = False
@@ -96,6 +93,7 @@ class WatchApp(App[int]):
         self._is_log = False
         self._x: XAxis = "step"
         self._band = False
+        self.broken: Exception | None = None  # what ended it, if it wasn't the user
 
     def compose(self) -> ComposeResult:
         """The screen from top to bottom."""
@@ -127,6 +125,14 @@ class WatchApp(App[int]):
                 self.call_from_thread(self._draw if is_new else self._draw_head)
             time.sleep(_LOOK_S)
 
+    def _handle_exception(self, error: Exception) -> None:
+        # Textual's own, private as it is: else it leaves with pages of traceback, and exit code 0.
+        self.broken = self.broken or error
+        super()._handle_exception(error)
+
+    def _print_error_renderables(self) -> None:
+        """Leave it to the command to say in a line what happened."""
+
     def action_leave(self, code: int) -> None:
         """End with an exit code."""
         self.exit(code)
@@ -142,10 +148,13 @@ class WatchApp(App[int]):
         """Show the list of metrics."""
         choice = self.query_one("#choice", OptionList)
         if metrics := self._metrics():
-            choice.clear_options().add_options([Text(metric) for metric in metrics])
+            choice.clear_options().add_options(
+                [Option(printable(metric), id=str(n)) for n, metric in enumerate(metrics)]
+            )
             choice.highlighted = metrics.index(self._shown_metric(metrics))
             choice.display, self.query_one("#chart").display = True, False
             choice.focus()
+            self.query_one("#foot", Static).update("↑↓ Enter: show the metric · Esc: back")
 
     def action_close_choice(self) -> None:
         """Go back from the list to the chart."""
@@ -155,7 +164,7 @@ class WatchApp(App[int]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Show the metric that was chosen in the list."""
-        self._metric = str(event.option.prompt)
+        self._metric = self._metrics()[int(event.option.id or 0)]
         self.action_close_choice()
 
     def action_smooth(self) -> None:
@@ -197,25 +206,34 @@ class WatchApp(App[int]):
             return
         metric = self._shown_metric(metrics)
         lines, legend = self._lines(metric)
-        foot.update(self._foot(metric, metrics, legend))
+        if not self.query_one("#choice").display:
+            foot.update(self._foot(metric, metrics, lines, legend))
         chart.show(partial(draw, lines, log=self._is_log))
 
     def _draw_head(self) -> None:
         head = Text()
         for nth, run in enumerate(self._runs[:_ROWS]):
-            head.append_text(_bullet(nth)).append(run.name, "bold")
+            head.append_text(_bullet(nth)).append(printable(run.name), "bold")
             if run.error:
-                head.append(f"  {run.error}\n", "red")
+                head.append(f"  {printable(run.error)}\n", "red")
+                continue
+            if run.state is None:
+                head.append("  reading…\n", "dim")
                 continue
             state = run.state.state if run.state.state != "unknown" else "no logger"
             colour = {"running": "green", "crashed": "red"}.get(state, "")
             head.append(f"  {state}", colour)
-            head.append(f"  step {short(run.step)}")
+            if run.step is not None:
+                head.append(f"  step {short(run.step)}")
             if run.state.state == "running" and run.came is not None:
                 head.append(f"  {duration(time.monotonic() - run.came)} ago", "dim")
+            if run.fraction < 1:
+                head.append(f"  sample: {run.fraction:.1%} of {size(run.bytes)}", "yellow")
             head.append("\n")
         for nth, run in enumerate(self._runs[_ROWS:], start=_ROWS):  # these share a row or two
-            head.append_text(_bullet(nth)).append(f"{run.name}  ")
+            head.append_text(_bullet(nth)).append(f"{printable(run.name)}  ")
+            if run.fraction < 1:
+                head.append(f"sample: {run.fraction:.1%}  ", "yellow")
         head.rstrip()
         self.query_one("#head", Static).update(head)
 
@@ -224,57 +242,88 @@ class WatchApp(App[int]):
         lines: list[Line] = []
         legend = Text()
         for nth, run in enumerate(self._runs):
-            curves = {
-                label: (x, smooth(y, self._window))
-                for label, (x, y) in run.curves(metric, self._x).items()
-            }
-            if self._band and len(curves) > 1:
-                colour = _COLOURS[nth % len(_COLOURS)]
-                dim = (colour[0] // 2, colour[1] // 2, colour[2] // 2)
-                x, mean, low, high = mean_and_range(list(curves.values()))
-                lines += [Line(x, low, dim), Line(x, high, dim), Line(x, mean, colour)]
-                for x, y in curves.values():  # for their marks
-                    lines.append(Line(x[~np.isfinite(y)], y[~np.isfinite(y)], colour))
+            curves = run.curves(metric, self._x, self._window)
+            if self._band and len(curves) > 1 and (drawn := _band(curves, _colour(nth))):
+                lines += drawn
                 legend.append(f"mean and range of {len(curves)} curves  ")
                 continue
             for which, (label, (x, y)) in enumerate(curves.items()):
                 # Of one run, each curve has its colour; of several, each run.
-                colour = _COLOURS[(which if len(self._runs) == 1 else nth) % len(_COLOURS)]
-                lines.append(Line(x, y, colour))
+                number = which if len(self._runs) == 1 else nth
+                lines.append(Line(x, y, _colour(number)))
                 if len(self._runs) == 1 and label:
-                    legend.append("● ", f"rgb{colour}".replace(" ", ""))
-                    legend.append(f"{label}  ")
+                    legend.append_text(_bullet(number)).append(f"{printable(label)}  ")
         return lines, legend
 
-    def _foot(self, metric: str, metrics: list[str], legend: Text) -> Text:
+    def _foot(self, metric: str, metrics: list[str], lines: list[Line], legend: Text) -> Text:
         foot = Text()
-        foot.append(f"{metric}", "bold").append(f" {metrics.index(metric) + 1}/{len(metrics)}")
+        foot.append(printable(metric), "bold")
+        foot.append(f" {metrics.index(metric) + 1}/{len(metrics)}")
         foot.append(f" · x: {'steps' if self._x == 'step' else 'seconds'}")
+        foot.append(f" · y: {'log' if self._is_log else 'linear'}")
+        if self._is_log and (left_out := sum(int((line.y <= 0).sum()) for line in lines)):
+            foot.append(f" without {short(left_out)} points ≤ 0", "yellow")
         smoothing = f"mean of {self._window} records" if self._window > 1 else "off"
-        foot.append(f" · smooth: {smoothing} · y: {'log' if self._is_log else 'linear'}")
+        foot.append(f" · smooth: {smoothing}")
+        if self._metric and metric != self._metric:
+            instead = instead_of(self._metric, metrics)
+            foot.append(printable(f"\nno metric {self._metric!r} yet; {instead}"), "yellow")
+        for warning in self._warnings(metric):
+            foot.append("\n").append(printable(warning), "red")
+        return foot.append("\n").append_text(legend) if legend else foot
+
+    def _warnings(self, metric: str) -> Iterator[str]:
+        """What isn't finite, of any metric and run, and what users' own checks have found."""
+        several = len(self._runs) > 1
+        seen, elsewhere, alerts = [], [], []
         for run in self._runs:
-            if run.fraction < 1:
-                foot.append(f" · sample: {run.fraction:.1%} of {size(run.bytes)}", "yellow")
-                break
-        for run in self._runs:
+            of = f" of {run.name}" if several else ""
+            alarms = {alarm.metric: alarm for alarm in run.alarms}
             if (found := run.nonfinite(metric)) is not None:
                 count, step, value = found
-                seen = "in the sample " if run.fraction < 1 else ""
-                seen += f"of {run.name} " if len(self._runs) > 1 else ""
-                foot.append(
-                    f"\n{count} not finite {seen}(x ▲ ▼): {value:g} at step {short(step)}", "red"
-                )
-                break
-        # A user's own check speaks of no metric; the others are seen with theirs.
-        for run in self._runs:
-            if alerts := [alarm for alarm in run.alarms if alarm.metric is None]:
-                of = f" of {run.name}" if len(self._runs) > 1 else ""
-                last = alerts[-1]
-                foot.append(f"\nalert{of}: {last.message} at step {short(last.step)}", "red")
-                break
-        return foot.append("\n").append_text(legend) if legend else foot
+                sample = " in the sample" if run.fraction < 1 else ""
+                at = f"{value:g} at step {short(step)}"
+                seen.append(f"{count} not finite{sample}{of} (x ▲ ▼): {at}")
+            elif metric in alarms:  # which has seen every record
+                seen.append(f"{alarms[metric].message}{of}, not in the sample")
+            names = dict.fromkeys([*filter(None, alarms), *run.nonfinite_metrics])
+            if others := [name for name in names if name != metric]:
+                elsewhere.append(", ".join(others) + of)
+            if (last := alarms.get(None)) is not None:  # a user's own check speaks of no metric
+                where = "" if last.step is None else f" at step {short(last.step)}"
+                alerts.append(f"alert{of}: {last.message}{where}")
+        if seen:
+            yield "; ".join(seen)
+        if elsewhere:
+            yield f"not finite either: {'; '.join(elsewhere)}"
+        if alerts:
+            yield "; ".join(alerts)
+
+
+def _band(curves: dict[str, tuple[Floats, Floats]], colour: RGB) -> list[Line]:
+    """A mean between the least and the greatest, as plots have it; nothing if it can't be."""
+    try:
+        curve = aggregate(list(curves.values()), band="range")
+    except ValueError:
+        return []
+    red, green, blue = colour
+    dim = (red // 2, green // 2, blue // 2)
+    lines = [Line(curve.x, curve.low, dim), Line(curve.x, curve.high, dim)]
+    lines.append(Line(curve.x, curve.y, colour))
+    for x, y in curves.values():  # for their marks
+        lines.append(Line(x[~np.isfinite(y)], y[~np.isfinite(y)], colour))
+    return lines
+
+
+def _colour(nth: int) -> RGB:
+    """The colour of a run, or of one of a run's curves."""
+    colour = _COLOURS[nth % len(_COLOURS)]
+    _, light = _ROUNDS[nth // len(_COLOURS) % len(_ROUNDS)]
+    red, green, blue = (int(int(colour[at : at + 2], 16) * light) for at in (1, 3, 5))
+    return red, green, blue
 
 
 def _bullet(nth: int) -> Text:
-    """What shows a run's colour beside its name."""
-    return Text("● ", f"rgb{_COLOURS[nth % len(_COLOURS)]}".replace(" ", ""))
+    """What shows a colour beside a name."""
+    mark, _ = _ROUNDS[nth // len(_COLOURS) % len(_ROUNDS)]
+    return Text(f"{mark} ", f"rgb{_colour(nth)}".replace(" ", ""))

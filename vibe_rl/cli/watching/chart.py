@@ -22,6 +22,10 @@ _NOT_FINITE: RGB = (255, 80, 80)
 _LEFT = 9
 _BELOW = 2
 _LABEL_WIDTH = 12
+# Beyond these widths of an axis, what is computed of them may be no float.
+_WIDEST, _NARROWEST = 1e300, 1e-290
+_MOST = 1.797e308
+_SHRUNK = 1e10
 
 
 @dataclass(frozen=True)
@@ -81,54 +85,15 @@ def draw(lines: Sequence[Line], width: int, height: int, *, log: bool = False) -
 
 def ticks(low: float, high: float, count: int) -> list[float]:
     """Round numbers from `low` to `high`: about `count` of them, at steps of 1, 2 or 5."""
+    if high / 2 - low / 2 > _WIDEST:  # where the distance of two floats may be no float
+        shrunk = ticks(low / _SHRUNK, high / _SHRUNK, count)
+        return [min(max(tick * _SHRUNK, low), high) for tick in shrunk]
     rough = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.ceil(low / step), math.floor(high / step + 1e-9)
     # Rounded, for 3 * 0.1 is no 0.3.
     return [round(nth * step, 12 - math.floor(math.log10(step))) for nth in range(first, last + 1)]
-
-
-def smooth(y: Floats, window: int) -> Floats:
-    """The mean of the last `window` values at each place, of those that are finite.
-
-    Args:
-        y: The values, in order; where one isn't finite it stays as it is.
-        window: How many values to take together; 1 changes nothing.
-    """
-    finite = np.isfinite(y)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, y, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(finite)])
-    starts = np.maximum(np.arange(len(y)) + 1 - window, 0)
-    means = (sums[1:] - sums[starts]) / np.maximum(counts[1:] - counts[starts], 1)
-    return y if window == 1 else np.where(finite, means, y)
-
-
-def mean_and_range(
-    curves: Sequence[tuple[Floats, Floats]], points: int = 400
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Several curves as one.
-
-    Args:
-        curves: Each as x, ascending, and y.
-        points: At how many places, evenly spread, the curves are read off.
-
-    Returns:
-        The places, and the curves' mean, minimum and maximum there. A curve counts from its first
-        to its last finite point.
-    """
-    finite = [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in curves]
-    finite = [(x, y) for x, y in finite if len(x)]
-    if not finite:
-        none = np.empty(0)
-        return none, none, none, none
-    longest = max(len(x) for x, _ in finite)
-    low, high = min(x[0] for x, _ in finite), max(x[-1] for x, _ in finite)
-    grid = np.linspace(low, high, min(longest, points))
-    there = np.array([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in finite])
-    covered = ~np.isnan(there).all(axis=0)  # one curve may begin after another's end
-    grid, there = grid[covered], there[:, covered]
-    return grid, np.nanmean(there, 0), np.nanmin(there, 0), np.nanmax(there, 0)
 
 
 def _heights(line: Line, *, log: bool) -> Floats:
@@ -144,9 +109,11 @@ def _range(parts: Sequence[Floats]) -> tuple[float, float]:
     if not there:
         return 0.0, 1.0
     low, high = min(float(part.min()) for part in there), max(float(part.max()) for part in there)
-    if high - low > 1e-12 * max(abs(low), abs(high)):
+    largest = max(abs(low), abs(high))
+    if high / 2 - low / 2 > max(1e-12 * largest, _NARROWEST):
         return low, high
-    return low - (abs(low) * 0.1 or 1.0), high + (abs(high) * 0.1 or 1.0)
+    margin = largest / 10 if largest > _NARROWEST else 1.0
+    return max(low - margin, -_MOST), min(high + margin, _MOST)
 
 
 def _scale(values: Floats, low: float, high: float, dots: int) -> Floats:
@@ -180,6 +147,9 @@ def _y_ticks(low: float, high: float, count: int, *, log: bool) -> list[tuple[fl
     """The ticks' places and labels."""
     if not log:
         return [(tick, short(tick)) for tick in ticks(low, high, count)]
+    low, high = max(low, math.log10(_NARROWEST)), min(high, 308.0)
+    if high <= low:
+        return []
     powers = range(math.ceil(low), math.floor(high) + 1)
     if len(powers) >= 2:
         every = math.ceil(len(powers) / count)

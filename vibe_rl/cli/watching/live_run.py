@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from array import array
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vibe_rl.cli.fields import LABELS, is_number, metrics_of
 from vibe_rl.cli.select import metrics_files, run_name
+from vibe_rl.cli.watching.points import Floats, Points
 from vibe_rl.metrics.alarms import Alarm, read_alarms
-from vibe_rl.metrics.reading.downsampling import downsample
+from vibe_rl.metrics.reading.fields import TrainingTime, is_number, label_of, metrics_of
 from vibe_rl.metrics.reading.state import RunState, run_state
 from vibe_rl.metrics.reading.tail import Sample, sample_records
 
-Floats = NDArray[np.float64]
 XAxis = Literal["step", "wall_time"]
 Label = str
 """What tells curves of one metric in one run apart: a seed, a lane, a process; "" without."""
 
 # Of what a larger file holds at first, about as much is read: some 40,000 records, at once.
 _MOST_BYTES = 1 << 22
-# A curve of more points is thinned out to half as many, its extremes kept.
-_MOST_POINTS = 1 << 15
 
 
 class LiveRun:
@@ -46,21 +39,26 @@ class LiveRun:
 
     def _begin(self) -> None:
         """Forget what was read: nothing yet, or of a file that another has taken the place of."""
-        self.state = RunState("unknown")
-        self.fraction = 1.0
+        self.state: RunState | None = None  # before it has been looked at
         self.bytes = 0
+        self._bytes_read = 0.0
         self.alarms: list[Alarm] = []
         self.step: float | None = None
         self.came: float | None = None  # when there last was something new, by time.monotonic()
         self._samples: dict[Path, Sample] = {}
-        self._walls: dict[Path, tuple[float, float]] = {}  # the newest, and what to add to it
-        self._points: dict[str, dict[Label, _Points]] = {}
+        self._times: dict[tuple[Path, Label], TrainingTime] = {}
+        self._points: dict[str, dict[Label, Points]] = {}
         self._nonfinite: dict[str, tuple[int, float | None, float]] = {}
 
     @property
     def metrics(self) -> list[str]:
         """The names of the numeric metrics that have come so far."""
         return list(self._points)
+
+    @property
+    def fraction(self) -> float:
+        """How much was read of what there has been to read; 1.0 is all."""
+        return self._bytes_read / self.bytes if self.bytes else 1.0
 
     def look(self) -> bool:
         """Read what is new, and say whether anything is; `error` says why, if it can't be."""
@@ -83,68 +81,38 @@ class LiveRun:
                 self._begin()
                 return self._look()
             self._samples[file] = sample
-            self.fraction = min(self.fraction, sample.fraction)
+            self.bytes += sample.end - last.end
+            self._bytes_read += (sample.end - last.end) * sample.fraction
             for record in sample.records:
                 self._take(record, file)
             is_new = is_new or bool(sample.records)
             if sample.records:
                 self.came = time.monotonic()
-        self.bytes = sum(sample.end for sample in self._samples.values())
         return is_new
 
-    def curves(self, metric: str, x: XAxis) -> dict[Label, tuple[Floats, Floats]]:
-        """A metric's curves by what tells them apart, each in the order of x.
-
-        Where a step has been logged twice, by a run that was resumed, the newer value counts.
-        """
-        return {label: points.curve(x) for label, points in self._points.get(metric, {}).items()}
+    def curves(self, metric: str, x: XAxis, window: int = 1) -> dict[Label, tuple[Floats, Floats]]:
+        """A metric's curves by what tells them apart; see `Points.curve`."""
+        found = self._points.get(metric, {})
+        return {label: points.curve(x, window) for label, points in found.items()}
 
     def nonfinite(self, metric: str) -> tuple[int, float | None, float] | None:
         """How many values of a metric aren't finite; the first one's step, and the value."""
         return self._nonfinite.get(metric)
 
+    @property
+    def nonfinite_metrics(self) -> list[str]:
+        """The names of the metrics that weren't finite in what has been read."""
+        return list(self._nonfinite)
+
     def _take(self, record: dict[str, Any], file: Path) -> None:
-        step, wall = record.get("step"), record.get("wall_time")
-        last, offset = self._walls.get(file, (0.0, 0.0))
-        if is_number(wall):
-            # A logger's time begins at 0: this one has taken over from another.
-            offset += last if wall < 0.5 * last else 0.0
-            last = wall
-            self._walls[file] = last, offset
-        label = " ".join([f"{name} {record[name]}" for name in LABELS if name in record])
+        step, label = record.get("step"), label_of(record)
+        time = self._times.setdefault((file, label), TrainingTime()).at(record.get("wall_time"))
         for metric, value in metrics_of(record).items():
-            points = self._points.setdefault(metric, {}).setdefault(label, _Points())
+            points = self._points.setdefault(metric, {}).setdefault(label, Points())
             x = float(step) if is_number(step) else points.count
-            points.add(x, last + offset, value)
+            points.add(x, time, value)
             if not math.isfinite(value):
                 count, first, which = self._nonfinite.get(metric, (0, x, value))
                 self._nonfinite[metric] = count + 1, first, which
-        if is_number(step):
+        if is_number(step) and math.isfinite(step):
             self.step = step
-
-
-class _Points:
-    """One curve's points, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._step, self._wall, self._y = array("d"), array("d"), array("d")
-
-    def add(self, step: float, wall: float, y: float) -> None:
-        self.count += 1
-        self._step.append(step)
-        self._wall.append(wall)
-        self._y.append(y)
-        if len(self._y) > _MOST_POINTS:
-            places = downsample(range(len(self._y)), self._y, _MOST_POINTS // 2)[0].astype(int)
-            self._step, self._wall, self._y = (
-                array("d", np.asarray(column)[places])
-                for column in (self._step, self._wall, self._y)
-            )
-
-    def curve(self, x: XAxis) -> tuple[Floats, Floats]:
-        xs = np.array(self._step if x == "step" else self._wall)
-        order = np.argsort(xs, kind="stable")
-        xs, ys = xs[order], np.array(self._y)[order]
-        newest = np.append(xs[1:] != xs[:-1], True) if x == "step" else slice(None)
-        return xs[newest], ys[newest]

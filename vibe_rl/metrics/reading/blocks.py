@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from vibe_rl.metrics.append import process_paths
 from vibe_rl.metrics.jsonl import count_newlines, decode, decode_lines
 from vibe_rl.run_dir import RunDir
 
@@ -33,6 +34,18 @@ def metrics_path(run: str | os.PathLike[str] | RunDir) -> Path:
         return run.log_path()
     path = Path(run)
     return path / "logs" / "metrics.jsonl" if path.is_dir() else path
+
+
+def metrics_files(run: str | os.PathLike[str] | RunDir) -> list[Path]:
+    """A run's metrics file, and those of a job's processes; the first may not be there."""
+    path = metrics_path(run)
+    return [path, *process_paths(path)]
+
+
+def run_root(path: Path) -> Path | None:
+    """The directory of the run whose metrics file this is; None if it lies in none."""
+    logs = path.absolute().parent
+    return logs.parent if logs.name == "logs" else None
 
 
 def read_blocks(path: Path, size: int = BLOCK) -> Iterator[Block]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vibe_rl.metrics.append import process_paths
 from vibe_rl.metrics.reading import polars_engine
 from vibe_rl.metrics.reading.blocks import BLOCK, blocks_of, metrics_path, read_blocks, records_of
+from vibe_rl.metrics.reading.fields import instead_of
 from vibe_rl.metrics.reading.parts import Column, Part, join, parts_of
 from vibe_rl.metrics.reading.records import iter_metrics
 from vibe_rl.metrics.reading.tail import head_records
@@ -66,10 +67,8 @@ def read_columns(
         return {name: column.values for name, column in table.items()}
     for name in columns:
         if rows and name not in table:
-            there = ", ".join(map(repr, parts_of(head_records(run, 100), None)))
-            raise ValueError(
-                f"no record of {metrics_path(run)} has {name!r}; the first have {there}"
-            )
+            there = instead_of(name, parts_of(head_records(run, 100), None))
+            raise ValueError(f"no record of {metrics_path(run)} has {name!r}; {there}")
     return {name: table[name].values if rows else np.empty(0) for name in columns}
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vibe_rl.metrics.append import process_paths
 from vibe_rl.metrics.lines import Lines, Position
-from vibe_rl.metrics.reading.blocks import records_with_places
+from vibe_rl.metrics.reading.blocks import metrics_files, records_with_places
 from vibe_rl.metrics.reading.state import run_state
 
 # Between two looks at a file.
@@ -24,7 +23,7 @@ def follow(path: Path, *, strict: bool, timeout: float | None) -> Iterator[dict[
         while True:
             # Asked before the last look at the files, so that nothing can come after it.
             has_ended = run_state(path).state in ("finished", "crashed")
-            for each in (path, *process_paths(path)):
+            for each in metrics_files(path):
                 if each not in files and each.exists():
                     files[each] = Lines(each, Position(0, 0))
             for each, lines in files.items():

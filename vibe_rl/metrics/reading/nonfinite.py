@@ -11,9 +11,8 @@ from typing import Any
 
 import orjson
 
-from vibe_rl.metrics.append import process_paths
-from vibe_rl.metrics.jsonl import NONFINITE, count_newlines, decode
-from vibe_rl.metrics.reading.blocks import metrics_path, read_blocks
+from vibe_rl.metrics.jsonl import NONFINITE, decode
+from vibe_rl.metrics.reading.blocks import metrics_files, read_blocks
 from vibe_rl.run_dir import RunDir
 
 NonFiniteValues = tuple[tuple[str, float], ...]
@@ -25,18 +24,14 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class NonFinite:
-    """The first non-finite value of a metric, and how many there are.
+    """Where a metric first was not finite, and how often it was.
 
     Attributes:
-        value: NaN or an infinity.
         step: The record's step; None if it has none.
-        ordinal: The number of the record's line in its file, from 0.
         count: In how many records the metric is not finite.
     """
 
-    value: float
     step: float | None
-    ordinal: int
     count: int = 1
 
 
@@ -51,19 +46,15 @@ def first_nonfinite(run: str | os.PathLike[str] | RunDir) -> dict[str, NonFinite
     Returns:
         By the metric's name, in order of appearance; that of one in a mapping is `mapping/name`.
     """
-    path = metrics_path(run)
     first: dict[str, NonFinite] = {}
     counts: Counter[str] = Counter()
-    for each in (path, *process_paths(path)):
-        ordinal = 0
+    for each in metrics_files(run):
         for text, _ in read_blocks(each, _BLOCK):
             for start, end, values in marked_lines(text):
-                for name, value in values:
+                for name, _ in values:
                     counts[name] += 1
                     if name not in first:
-                        line = ordinal + text.count(b"\n", 0, start)
-                        first[name] = NonFinite(value, step_of(text[start:end]), line)
-            ordinal += count_newlines(text)
+                        first[name] = NonFinite(step_of(text[start:end]))
     return {name: replace(each, count=counts[name]) for name, each in first.items()}
 
 

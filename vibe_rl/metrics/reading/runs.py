@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vibe_rl.metrics.reading.columns import join_stretches, read_table
+from vibe_rl.metrics.reading.fields import instead_of
 from vibe_rl.metrics.reading.parts import Part, parts_of
+from vibe_rl.metrics.reading.tail import head_records
 from vibe_rl.run_dir import RunDir, find_runs
+
+# The fields that an error names are those of so many runs.
+_HEADS = 20
 
 
 def load_runs(
@@ -36,6 +42,7 @@ def load_runs(
 
     Raises:
         TypeError: If `columns` is a single text.
+        ValueError: If no record of these runs has a field that is asked for.
 
     Examples:
         >>> load_runs("runs", "none_*")["run"]
@@ -45,8 +52,13 @@ def load_runs(
         raise TypeError(f"columns is a list of names, not a text: [{columns!r}]")
     runs = [run for run in find_runs(base_dir) if fnmatchcase(run.run_id, pattern)]
     wanted = None if columns is None else {"seed": None, **dict.fromkeys(columns)}
-    table, _ = join_stretches(_run(run, wanted) for run in runs)
+    table, rows = join_stretches(_run(run, wanted) for run in runs)
     found = {name: column.values for name, column in table.items()}
+    for name in columns or ():
+        if rows and name not in found:
+            heads = (parts_of(head_records(run, 100), None) for run in runs[-_HEADS:])
+            there = instead_of(name, chain(found, *heads))
+            raise ValueError(f"no record of {len(runs)} runs has {name!r}; {there}")
     return {"run": found.pop("run", np.empty(0, object)), **found}
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vibe_rl.metrics.append import process_paths, read_writers
+from vibe_rl.metrics.append import read_writers
 from vibe_rl.metrics.locks import unlock
-from vibe_rl.metrics.reading.blocks import metrics_path
+from vibe_rl.metrics.reading.blocks import metrics_files
 from vibe_rl.run_dir import RunDir
 
 State = Literal["running", "finished", "crashed", "unknown"]
@@ -52,8 +52,7 @@ def run_state(run: str | os.PathLike[str] | RunDir) -> RunState:
     Returns:
         What its loggers' notes and locks say; nothing is written.
     """
-    path = metrics_path(run)
-    states = [_file_state(each) for each in (path, *process_paths(path))]
+    states = [_file_state(each) for each in metrics_files(run)]
     for state in ("running", "crashed", "finished"):
         found = [each for each in states if each.state == state]
         if found:

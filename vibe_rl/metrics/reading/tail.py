@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from vibe_rl.metrics.jsonl import count_newlines
 from vibe_rl.metrics.reading.blocks import BLOCK, blocks_of, metrics_path, read_blocks, records_of
 from vibe_rl.run_dir import RunDir
 
@@ -23,6 +26,7 @@ class Sample:
         records: The records; non-finite numbers are restored.
         end: The byte at which the lines end that this sample knows of.
         fraction: How much of the bytes that were to be sampled was read; 1.0 is all.
+        corrupt: How many of the lines that were read are no records.
         anew: Whether the file is another one than before, or was cut short, so that this sample
             begins at its start.
         file_id: What tells this file from another of its name.
@@ -31,6 +35,7 @@ class Sample:
     records: list[dict[str, Any]]
     end: int = 0
     fraction: float = 1.0
+    corrupt: int = 0
     anew: bool = False
     file_id: FileId | None = None
 
@@ -41,28 +46,17 @@ def head_records(run: str | os.PathLike[str] | RunDir, n: int) -> list[dict[str,
     return list(islice((record for text, _ in blocks for record in records_of(text)), n))
 
 
-def tail_records(run: str | os.PathLike[str] | RunDir, n: int) -> list[dict[str, Any]]:
-    """Give the last `n` records of a metrics file, the oldest first; reads it backwards."""
-    try:
-        file = metrics_path(run).open("rb", buffering=0)
-    except FileNotFoundError:
-        return []
-    with file:
-        start = file.seek(0, os.SEEK_END)
-        size = BLOCK
-        text = b""
-        records: list[dict[str, Any]] = []
-        while start > 0 and len(records) < n:
-            step = min(size, start)
-            start -= step
-            file.seek(start)
-            text = file.read(step) + text
-            first = 0 if start == 0 else text.find(b"\n") + 1
-            if first or start == 0:
-                records = records_of(text[first:]) + records
-                text = text[:first]
-            size = max(BLOCK, len(text))  # a long line is read in steps that double
-        return records[max(len(records) - n, 0) :]
+def tail_records(run: str | os.PathLike[str] | RunDir, n: int) -> Sample:
+    """Give the last `n` records of a metrics file; looks for them from its end."""
+    path = metrics_path(run)
+    size, span = path.stat().st_size if path.exists() else 0, BLOCK
+    while True:
+        # This may begin in the middle of a line, and what is left of one is no record.
+        start = max(size - span, 0)
+        sample = sample_records(path, start=start)
+        if len(sample.records) >= n or start == 0 or sample.anew:
+            return replace(sample, records=sample.records[max(len(sample.records) - n, 0) :])
+        span *= 4
 
 
 def sample_records(
@@ -103,8 +97,32 @@ def sample_records(
         else:
             blocks, end = _spread(file, start, status.st_size, most_bytes)
             fraction = sum(map(len, blocks)) / size
-        records = [record for text in blocks for record in records_of(text)]
-    return Sample(records, end, fraction, anew, this)
+        records: list[dict[str, Any]] = []
+        corrupt = 0
+        for text in blocks:
+            found = records_of(text)
+            if len(found) != count_newlines(text):
+                corrupt += sum(1 for line in text.split(b"\n") if line.strip()) - len(found)
+            records += found
+    return Sample(records, end, fraction, corrupt, anew, this)
+
+
+def most_of_each(files: Iterable[Path], most_bytes: int | None) -> int | None:
+    """How much of each file to read for `most_bytes` of all: small ones whole, of others as much.
+
+    Args:
+        files: The files; what isn't there is of no size.
+        most_bytes: How much to read of all; None is all.
+    """
+    if most_bytes is None:
+        return None
+    sizes = sorted(file.stat().st_size for file in files if file.is_file())
+    for nth, size in enumerate(sizes):
+        share = most_bytes // (len(sizes) - nth)
+        if size > share:
+            return share
+        most_bytes -= size
+    return None
 
 
 def _spread(
