@@ -17,7 +17,7 @@ from recorders import FileBackend, taken
 
 from vibe_rl.metrics import MetricsLogger, read_metrics
 from vibe_rl.metrics.append import read_writers
-from vibe_rl.metrics.feed import feed
+from vibe_rl.metrics.feed import feed, tickets
 from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.lines import Position
 
@@ -333,6 +333,23 @@ def test_close_with_a_timeout_ends_a_backend_and_says_how_far_behind_it_is(path,
         while logger.stats.backends["Backend"].logged < 49:
             time.sleep(0.01)
     assert again.numbers == list(range(1, 50))
+
+
+@pytest.mark.usefixtures("hurry")
+def test_close_waits_for_several_backends_that_hang_no_longer_than_for_one(path, caplog):
+    released = threading.Event()
+    stuck = [threading.Event() for _ in range(20)]
+    hanging = [Backend(lambda record, n, own=own: own.set() or released.wait()) for own in stuck]
+    logger = MetricsLogger(path, hanging)
+    logger.write({"i": 0})
+    for own in stuck:
+        own.wait()
+    began = time.monotonic()
+    assert logger.close() is False
+    # One after the other, they would take twenty times their patience at the least.
+    assert time.monotonic() - began < 16 * tickets.PATIENCE_S
+    assert caplog.text.count("did not take the last 1 records") == 20
+    released.set()
 
 
 def test_ctrl_c_ends_the_wait_for_a_backend(python):

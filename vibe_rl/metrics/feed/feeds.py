@@ -11,6 +11,7 @@ from pathlib import Path
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.feed.exit_watch import exit_watch
 from vibe_rl.metrics.feed.feed import BackendStats, Feed
+from vibe_rl.metrics.feed.tickets import Patience
 from vibe_rl.metrics.isolation.isolated import IsolatedBackend
 from vibe_rl.metrics.lines import Position, count_lines
 
@@ -70,13 +71,14 @@ class Feeds:
             Whether every backend has everything. What one lacks is said in the log.
         """
         exit_code = _exit_code(how)
+        patience = Patience()
         delivered = True
         asked: deque[tuple[Feed | IsolatedBackend, int]] = deque()
         try:
             asked.extend((feed, feed.ask(close=close, exit_code=exit_code)) for feed in self._feeds)
             while asked:
                 feed, ticket = asked.popleft()
-                if not feed.wait(ticket, deadline):
+                if not feed.wait(ticket, deadline, patience):
                     delivered = False
                     self._report(feed, close=close)
         finally:

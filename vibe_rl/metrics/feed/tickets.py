@@ -13,6 +13,17 @@ _GRACE_S = 2.0
 _NAP_S = 1.0
 
 
+class Patience:
+    """How long feeds have been waited for: one for all of those that are waited for in turn.
+
+    Attributes:
+        since: When the wait began, or the process went on after it had been stopped.
+    """
+
+    def __init__(self) -> None:
+        self.since = time.monotonic()
+
+
 class Tickets:
     """Requests to deliver all that the file holds, which a feed settles one after the other."""
 
@@ -48,22 +59,23 @@ class Tickets:
             self._changed.notify_all()
             return self._asked
 
-    def wait(self, ticket: int, deadline: float | None) -> bool:
+    def wait(self, ticket: int, deadline: float | None, patience: Patience | None = None) -> bool:
         """Wait until what was asked for is settled; False if not all was delivered by then.
 
         Args:
             ticket: From `ask()`.
             deadline: On `time.monotonic()`'s clock. None waits as long as the backend makes
                 progress, and gives up 30 s after its last sign of life.
+            patience: Of a wait for several feeds, which this one is a part of.
         """
-        since = time.monotonic()
+        patience = patience or Patience()
         with self._changed:
             try:
                 while self._settled < ticket:
                     limit = deadline
                     if limit is None:
-                        patience = _GRACE_S if self._abandoned else PATIENCE_S
-                        limit = max(since, self._alive) + patience
+                        seconds = _GRACE_S if self._abandoned else PATIENCE_S
+                        limit = max(patience.since, self._alive) + seconds
                     left = limit - time.monotonic()
                     if left <= 0:
                         return False
@@ -71,7 +83,8 @@ class Tickets:
                     wake = time.monotonic() + nap
                     self._changed.wait(nap)
                     if time.monotonic() > wake + _NAP_S:
-                        since = time.monotonic()  # we were stopped, and the backend with us
+                        # We were stopped, and the backend with us.
+                        patience.since = time.monotonic()
             finally:
                 self._waiters -= 1
             return self._delivered >= ticket

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from vibe_rl.metrics.backends.inert import InertBackend
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.feed.feed import BackendStats
-from vibe_rl.metrics.feed.tickets import PATIENCE_S, Tickets
+from vibe_rl.metrics.feed.tickets import PATIENCE_S, Patience, Tickets
 from vibe_rl.metrics.isolation import hostpickle
 from vibe_rl.metrics.isolation.child_process import ChildProcess
 from vibe_rl.metrics.lines import Position
@@ -219,9 +219,9 @@ class IsolatedBackend(Tickets):
         self._process.send("ask", ticket, self._closing, self._exit_code)
         return ticket
 
-    def wait(self, ticket: int, deadline: float | None) -> bool:
+    def wait(self, ticket: int, deadline: float | None, patience: Patience | None = None) -> bool:
         """See `Tickets.wait`; after `close`, waits for the process to end too."""
-        delivered = super().wait(ticket, deadline)
+        delivered = super().wait(ticket, deadline, patience)
         if self._settled == math.inf:
             left = _END_S if deadline is None else deadline - time.monotonic()
             self._listener.join(max(min(left, _END_S), 0))
