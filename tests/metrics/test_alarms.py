@@ -39,6 +39,19 @@ def test_the_first_nonfinite_value_of_each_metric_is_warned_of_once(tmp_path, wa
     assert (alarms[0].metric, alarms[0].step) == ("loss", 100)
 
 
+def test_a_resumed_run_warns_of_no_metric_twice(tmp_path, warnings):
+    path = tmp_path / "metrics.jsonl"
+    for step in range(3):
+        with MetricsLogger(path) as logger:
+            logger.write({"step": step, "loss": math.nan, **({"late": math.inf} if step else {})})
+    messages = ["loss is nan at step 0", "late is inf at step 1"]
+    assert warnings() == [alarm.message for alarm in read_alarms(path)] == messages
+    path.unlink()  # and begun anew: what was noted is of another file
+    with MetricsLogger(path) as logger:
+        logger.write({"step": 9, "loss": math.nan})
+    assert warnings() == [*messages, "loss is nan at step 9"]
+
+
 def test_the_caller_is_not_the_one_who_warns(tmp_path):
     threads = set()
 
@@ -72,6 +85,7 @@ def test_a_quiet_run_has_no_alarms_and_no_file_of_them(tmp_path, warnings):
 def test_a_disk_that_takes_lines_in_parts_brings_no_second_warning(tmp_path, warnings):
     class Halves:
         path = tmp_path / "metrics.jsonl"
+        start_byte = 0
 
         def append(self, data):
             return (len(data) + 1) // 2

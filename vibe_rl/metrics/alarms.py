@@ -46,7 +46,7 @@ class Alarm:
 
 
 class NonFiniteAlarm:
-    """Appends to a metrics file, and warns of the first non-finite value of each metric.
+    """Appends to a metrics file, and warns of the first non-finite value of each metric in it.
 
     Args:
         file: The file.
@@ -54,7 +54,9 @@ class NonFiniteAlarm:
 
     def __init__(self, file: MetricsFile | NoFile) -> None:
         self._file = file
-        self._seen: set[str] = set()
+        # What loggers before this one have warned of, unless of a file that was here before.
+        noted = _noted(file.path) if file.start_byte else []
+        self._seen = {alarm.metric for alarm in noted}
 
     def append(self, data: memoryview) -> int:
         """See `MetricsFile.append`."""
@@ -137,18 +139,22 @@ def read_alarms(run: str | os.PathLike[str] | RunDir) -> list[Alarm]:
     Args:
         run: The metrics file, a run's directory, or a `RunDir`.
     """
-    alarms = []
-    for each in metrics_files(run):
-        with contextlib.suppress(FileNotFoundError), alarms_path(each).open("rb") as file:
-            for line in file:
-                with contextlib.suppress(orjson.JSONDecodeError, TypeError):
-                    alarms.append(Alarm(**orjson.loads(line)))
-    return alarms
+    return [alarm for file in metrics_files(run) for alarm in _noted(file)]
 
 
 def alarms_path(path: Path) -> Path:
     """The file beside a metrics file that keeps its alarms: `metrics.alarms.jsonl`."""
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.alarms.jsonl")
+
+
+def _noted(path: Path) -> list[Alarm]:
+    """The alarms of one metrics file, of a job's just this one."""
+    alarms = []
+    with contextlib.suppress(FileNotFoundError), alarms_path(path).open("rb") as file:
+        for line in file:
+            with contextlib.suppress(orjson.JSONDecodeError, TypeError):
+                alarms.append(Alarm(**orjson.loads(line)))
+    return alarms
 
 
 def _note(path: Path, alarm: Alarm) -> None:
