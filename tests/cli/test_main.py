@@ -1,5 +1,6 @@
 """The command itself: quick help, one-line errors, exit codes."""
 
+import os
 import re
 import subprocess
 import sys
@@ -105,6 +106,39 @@ sys.exit(main({args}))
     assert module in result.stderr
     assert f"pip install '{extra}'" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "verb"),
+    [
+        (["runs", "--newest", "x"], " runs"),
+        (["train", "ppo", "--sed", "3"], " train"),
+        (["fly"], ""),
+    ],
+)
+def test_an_error_names_the_help_of_its_verb(args, verb, capsys):
+    assert main(args) == 2
+    assert capsys.readouterr().err.endswith(f" vibe-rl{verb} --help\n")
+
+
+@pytest.mark.parametrize("verb", ["runs", "plot", "watch"])
+def test_help_speaks_to_people(verb):
+    text = subprocess.run(
+        [sys.executable, "-m", "vibe_rl.cli", verb, "--help"],
+        env={**os.environ, "COLUMNS": "300"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert not re.search(r"None|\(default: ('')?\)", text)
+    assert not re.search(r"^│ {10,}[a-z]", text, re.MULTILINE)  # the rest of a line
+
+
+def test_an_error_is_one_line_whatever_it_names(capsys):
+    assert main(["show", "a\nb\x1b[2J"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
 
 
 def test_the_module_is_the_command():

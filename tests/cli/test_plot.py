@@ -41,6 +41,28 @@ def test_options_reach_the_plot(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("plots/a.svg: loss of 3 runs")
 
 
+def test_what_is_left_out_is_said_and_not_counted(tmp_path, capsys):
+    with MetricsLogger(RunDir("sac")) as logger:
+        logger.write({"step": 1, "alpha": 1.0})
+    assert main(["plot", "*", "-o", "curve", "--metric", "loss"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "curve.png: loss of 3 runs\n"
+    assert err == (
+        "vibe-rl: left out: sac: no record has numbers 'loss'; there are: step, alpha, wall_time\n"
+    )
+    assert (tmp_path / "curve.png").exists()
+
+
+def test_the_return_is_found_whatever_holds_it(capsys):
+    with MetricsLogger(RunDir("nested")) as logger:
+        for step in range(3):
+            logger.write({"step": step, "loss": 1.0, "損失": 1.0, "train/episode_return": 1.0})
+    assert main(["plot", "nested", "-o", "a.png"]) == 0
+    assert capsys.readouterr().out == "a.png: train/episode_return of 1 run\n"
+    assert main(["plot", "nested", "-o", "a.png", "--metric", "損失"]) == 0
+    assert capsys.readouterr().err == ""  # of matplotlib, which lacks these characters
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

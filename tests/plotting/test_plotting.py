@@ -10,6 +10,7 @@ import pytest
 from vibe_rl.metrics import MetricsLogger
 from vibe_rl.plotting import aggregate, group_runs, plot_runs, save_figure
 from vibe_rl.plotting.aggregate import POINTS
+from vibe_rl.plotting.lines import LeftOutWarning
 from vibe_rl.run_dir import RunDir
 
 STEPS = np.arange(0.0, 100.0)
@@ -206,3 +207,99 @@ def test_a_seed_that_is_nan_is_a_gap_of_the_interquartile_mean_and_its_band(band
     curve = aggregate(curves, center="iqm", band=band)
     for column in (curve.y, curve.low, curve.high):
         assert np.isnan(column).tolist() == [False, False, True, False, False]
+
+
+def test_the_band_may_be_the_range():
+    curve = aggregate(seeds(1, 2, 6), band="range")
+    assert ((curve.low == 1) & (curve.y == 3) & (curve.high == 6)).all()
+
+
+def test_lanes_are_seeds_and_records_without_a_label_are_a_line_of_their_own(tmp_path):
+    run = RunDir("vmapped", tmp_path)
+    with MetricsLogger(run) as logger:
+        for lane in range(4):
+            values = np.full(30, float(lane))
+            logger.write_batch({"step": range(30), "lane": lane, "return": values})
+        logger.write({"step": 90, "return": 7.0})
+    figure = plot_runs(group_runs([run]), "return")
+    assert labels(figure) == ["vmapped (4 seeds)", "vmapped, without a label"]
+    assert (figure.axes[0].lines[0].get_ydata() == 1.5).all()
+    marker = figure.axes[0].lines[2]  # for a line of one point is none
+    assert (list(marker.get_xdata()), list(marker.get_ydata())) == ([90], [7])
+    assert marker.get_marker() == "."
+
+
+def test_what_cannot_be_drawn_is_left_out_with_a_warning(tmp_path):
+    runs = [make_run(tmp_path, "ppo", [1.0, 2.0]), make_run(tmp_path, "dqn", [1.0, 2.0])]
+    runs.append(RunDir("dqn", tmp_path))  # has no record
+    with pytest.warns(LeftOutWarning) as caught:
+        figure = plot_runs({"ppo": runs[:1], "dqn": runs[1:], "none": runs[2:]}, "return")
+    assert labels(figure) == ["ppo", "dqn"]
+    assert [(str(each.message), each.message.runs) for each in caught] == [
+        ("dqn: 1 of 2 runs: no record has numbers 'return'; there are: -", 1),
+        ("none: no record has numbers 'return'; there are: -", 1),
+    ]
+    with pytest.raises(ValueError, match=r"ppo: no record has numbers 'retrun'; near it: return$"):
+        plot_runs({"ppo": runs[:1]}, "retrun")
+    with pytest.raises(ValueError, match="no record has numbers 'stp'; near it: step"):
+        plot_runs({"ppo": runs[:1]}, "return", x="stp")
+
+
+def test_a_seed_that_has_died_is_named_with_its_end(tmp_path):
+    runs = [make_run(tmp_path, "ppo", np.ones(length)) for length in (100, 98, 20)]
+    assert labels(plot_runs({"ppo": runs}, "return")) == ["ppo (3 seeds, one ends at 19)"]
+    assert labels(plot_runs({"ppo": runs[:2]}, "return")) == ["ppo (2 seeds)"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([-1.0, 0.0], "is positive"), ([math.nan] * 2, "is finite"), ([1e308, -1e308], "is finite")],
+)
+def test_a_logarithmic_axis_with_nothing_to_show_is_refused(tmp_path, values, message):
+    run = make_run(tmp_path, "ppo", values)
+    with pytest.raises(ValueError, match=f"ppo: no value of return {message}, for a logarithmic"):
+        plot_runs(group_runs([run]), "return", log_y=True)
+
+
+def test_a_logarithmic_axis_says_that_it_leaves_points_out(tmp_path):
+    run = make_run(tmp_path, "ppo", [1.0, 0.0, 10.0])
+    figure = plot_runs(group_runs([run]), "return", log_y=True)
+    assert title(figure) == "ppo; what isn't positive is left out"
+    save_figure(figure, tmp_path / "log.png")
+
+
+def test_ticks_are_no_milliseconds_and_tell_steps_apart(tmp_path):
+    def ticks(places, x="step"):
+        run = RunDir(f"run_{len(list(tmp_path.iterdir()))}", tmp_path)
+        with MetricsLogger(run) as logger:
+            logger.write_batch({"return": np.ones(len(places)), x: places})
+        figure = plot_runs(group_runs([run]), "return", x=x)
+        figure.canvas.draw()
+        return [text.get_text() for text in figure.axes[0].get_xticklabels()]
+
+    assert not any("m" in text for text in ticks([0.001, 0.005], x="wall_time"))
+    assert len(set(ticks([10**15, 10**15 + 100]))) > 3
+    assert "200k" in ticks([0, 10**6])
+
+
+def test_many_lines_are_named_beside_the_axes_and_pdfs_hold_text(tmp_path):
+    run = make_run(tmp_path, "ppo", [1.0, 2.0])
+    figure = plot_runs({f"line {nth}": [run] for nth in range(12)}, "return")
+    assert figure.axes[0].get_legend() is None
+    assert len(labels(figure)) == 12
+    assert b"/FontFile2" in save_figure(figure, tmp_path / "a.pdf").read_bytes()
+
+
+def test_small_files_are_read_whole_beside_large_ones(tmp_path):
+    runs = [make_run(tmp_path, "large", np.ones(40_000)), make_run(tmp_path, "small", np.ones(50))]
+    figure = plot_runs(group_runs(runs), "return", most_bytes=200_000)
+    assert len(figure.axes[0].lines[1].get_xdata()) == 50
+    total = sum(run.log_path().stat().st_size for run in runs)
+    said = float(title(figure).split("a sample: ")[1].split(" %")[0])
+    assert said == pytest.approx(100 * 200_000 / total, rel=0.2)
+
+
+def test_a_file_of_its_own_has_no_config_to_be_grouped_by(tmp_path):
+    (tmp_path / "alone.jsonl").touch()
+    with pytest.raises(ValueError, match=r"alone.jsonl can't be grouped by lr: it has no config"):
+        group_runs([tmp_path / "alone.jsonl"], "lr")

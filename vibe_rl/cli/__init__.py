@@ -68,13 +68,13 @@ def later(verb: Callable[_P, None]) -> Callable[_P, Any]:
 
     Tyro parses, then calls: this way `main` knows when it has parsed.
     """
+    # Tyro takes the end of a line in an argument's description for that of a paragraph.
+    verb.__doc__ = re.sub(r"\n {12}", " ", verb.__doc__ or "")
 
     @functools.wraps(verb)
     def bound(*args: _P.args, **kwargs: _P.kwargs) -> Callable[[], None]:
         return functools.partial(verb, *args, **kwargs)
 
-    # Tyro takes the end of a line in an argument's description for that of a paragraph.
-    bound.__doc__ = re.sub(r"\n {12}", " ", verb.__doc__ or "")
     return bound
 
 

@@ -69,7 +69,7 @@ def plot(
     name = metric or _usual_metric(runs)
     try:
         with warnings.catch_warnings(record=True) as caught:  # matplotlib's own aren't shown
-            warnings.simplefilter("always", LeftOutWarning)
+            warnings.simplefilter("always")
             figure = plot_runs(
                 group_runs(runs, group),
                 name,

@@ -18,6 +18,8 @@ Band = Literal["se", "ci", "range", "none"]
 # A line has no more points: more than a page's width has dots.
 POINTS = 1000
 _RESAMPLES = 1000
+# From here on, a sum of a few may be none, nor can matplotlib make an axis of them.
+_INFINITE = 1e300
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Curve:
         low: The band's lower edge; the centre itself without a band.
         high: The band's upper edge.
         seeds: How many curves went into it.
-        nonfinite: Where any of them is NaN or infinite.
+        nonfinite: Where any of them is NaN or infinite, or nearly so: beyond 1e300.
 
     Examples:
         >>> steps = np.arange(3.0)
@@ -83,9 +85,10 @@ def aggregate(
     check_band(center, band)
     if not curves or not all(len(x) for x, _ in curves):
         raise ValueError("there is no curve to draw: a seed has no values")
-    nonfinite = np.unique(np.concatenate([x[~np.isfinite(y)] for x, y in curves]))
     # An infinity would be smeared over its neighbours as well; both are marked.
-    finite = [(x, _moving_average(np.where(np.isfinite(y), y, np.nan), smooth)) for x, y in curves]
+    parts = [(x, np.where(np.abs(y) < _INFINITE, y, np.nan)) for x, y in curves]
+    nonfinite = np.unique(np.concatenate([x[np.isnan(y)] for x, y in parts]))
+    finite = [(x, _moving_average(y, smooth)) for x, y in parts]
     if len(finite) == 1:
         x, y = downsample(*finite[0], 3 * POINTS)
         return Curve(x, y, y, y, 1, nonfinite)

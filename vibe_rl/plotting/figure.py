@@ -101,7 +101,8 @@ def plot_runs(
     def make(seeds: Seeds) -> Curve:
         curve = aggregate(seeds, center=center, band=band, smooth=smooth)
         if log_y and not (curve.y > 0).any():
-            raise ValueError(f"no value of {metric} is positive, as a logarithmic axis needs")
+            lacking = "positive" if np.isfinite(curve.y).any() else "finite"
+            raise ValueError(f"no value of {metric} is {lacking}, for a logarithmic axis")
         return curve
 
     lines = read_lines(groups, metric, x, most_bytes=most_bytes, make=make)
@@ -188,10 +189,9 @@ def _dress(axes: Axes, metric: str, x: str, smooth: int) -> None:
     axes.set_xlabel({"wall_time": "wall time (s)"}.get(x, x.replace("_", " ")))
     average = f"\n(moving average over {smooth} records)" if smooth > 1 else ""
     axes.set_ylabel(metric.replace("_", " ").replace("/", " / ") + average)
-    thousands = EngFormatter(sep="")
-    axes.xaxis.set_major_formatter(  # not "5m" for 0.005
-        lambda value, _: thousands(value) if abs(value) >= 1000 else f"{value:g}"
-    )
+    low, high = axes.get_xlim()
+    if high - low >= 1000:  # else "5m" for 0.005, and "1P" at each of the steps about 1e15
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.margins(x=0.02)

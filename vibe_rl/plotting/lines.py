@@ -15,7 +15,7 @@ from vibe_rl.plotting.groups import Run
 Seeds = list[tuple[Floats, Floats]]
 
 # A seed that ends so much of the width before the others has died.
-_EARLY = 0.02
+_EARLY = 0.05
 
 
 class LeftOutWarning(UserWarning):
