@@ -119,6 +119,11 @@ def test_the_examples_of_docstrings_run(module, tmp_path, monkeypatch):
     assert failed == 0
 
 
+def test_every_public_name_of_the_logger_is_on_the_api_page():
+    named = set(re.findall(r"\w+$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+    assert set(vibe_rl.metrics.__all__) <= named
+
+
 def test_ci_runs_the_test_line_of_the_readme():
     train, test = [b["code"] for b in blocks(ROOT / "README.md") if b["language"] == "sh"]
     assert "vibe-rl train ppo" in train

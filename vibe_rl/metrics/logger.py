@@ -62,7 +62,7 @@ class MetricsLogger(LogsInsideJit):
         overflow: What `write()` does when the queue is full: `"block"` waits, `"drop_oldest"` and
             `"drop_newest"` never wait and count what they drop in `stats`. Each warns once.
         flush_interval: Seconds between two appends to the file while records come in, and so the
-            most that a killed process loses.
+            most that a killed process loses of what was queued.
         defer: How many records are held back, so that `write()` needn't wait for the step that was
             just dispatched: it starts the copies of its JAX values to the host, and reads those of
             the record of so many calls ago. Order and `wall_time` stay as they are. With 1, the
