@@ -12,6 +12,7 @@ import time
 import pyte
 
 COLUMNS, LINES = 80, 24
+_MAIN = "import sys; from vibe_rl.cli import main; sys.exit(main())"
 
 
 class Terminal:
@@ -20,15 +21,16 @@ class Terminal:
     Args:
         args: What follows the command's name.
         cwd: Where it runs.
+        before: Python to run before it.
     """
 
-    def __init__(self, *args, cwd):
+    def __init__(self, *args, cwd, before=""):
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (LINES, COLUMNS))
         unwanted = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "COLORTERM")
         env = {name: value for name, value in os.environ.items() if name not in unwanted}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "vibe_rl.cli", *args],
+            [sys.executable, "-c", f"{before}\n{_MAIN}", *args],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

@@ -17,8 +17,8 @@ from vibe_rl.run_dir import RunDir
 def terminal(tmp_path):
     opened = []
 
-    def open_(*args):
-        opened.append(Terminal(*args, cwd=tmp_path))
+    def open_(*args, **kwargs):
+        opened.append(Terminal(*args, cwd=tmp_path, **kwargs))
         return opened[-1]
 
     yield open_
@@ -67,7 +67,7 @@ def test_the_keys_change_what_is_drawn(tmp_path, terminal):
         watch.press(key)
         watch.wait_for(text)
     watch.press("m")
-    watch.wait_for(" grad/norm")
+    watch.wait_for(" grad/norm", "Enter: show the metric", "Esc: back")
     watch.press("\x1b[B\r")
     watch.wait_for("grad/norm 2/2")
 
@@ -151,6 +151,92 @@ def test_it_leaves_the_terminal_as_it_was(tmp_path, terminal, signum, code, mess
     watch.press("\x03") if signum is None else watch.signal(signum)
     assert watch.end() == code
     assert f"vibe-rl: {message}" in watch.text()
+
+
+def test_a_record_without_a_place_does_no_harm(tmp_path, terminal):
+    steps = [0.0, 1.0, float("nan"), float("inf"), 4.0]
+    write(tmp_path, "dqn", [{"step": step, "loss": 1e308 * step / 4} for step in steps])
+    watch = terminal("watch", "dqn")
+    watch.wait_for("step 4", "loss 1/1", "└")
+    for key, text in (("l", "y: log"), ("x", "x: seconds"), ("s", "mean of 10")):
+        watch.press(key)
+        watch.wait_for(text, "└")
+
+
+def test_what_breaks_it_is_an_error_of_one_line(tmp_path, terminal):
+    write(tmp_path, "a", [{"step": 1, "loss": 1.0}])
+    breaks = "import vibe_rl.cli.watching.app as app\ndef draw(*_, **__): raise KeyError('x')\n"
+    for before in (breaks + "app.draw = draw", breaks + "app.LiveRun = draw"):
+        watch = terminal("watch", "a", before=before)
+        assert watch.end() == 1
+        assert "vibe-rl: error: watch broke: " in watch.text()
+        assert "Traceback" not in watch.text()
+
+
+def test_what_is_not_finite_elsewhere_is_said_of_every_run(tmp_path, terminal):
+    for run_id in "ab":
+        records = [{"step": 1, "loss": 1.0, "q": float("nan"), "grad": {"norm": float("inf")}}]
+        write(tmp_path, run_id, [*records, {"step": 2, "loss": float("nan")}])
+    watch = terminal("watch", "a", "b", "--metric", "loss")
+    watch.wait_for("not finite either: q, grad/norm of a; q, grad/norm of b", "1 not finite of a")
+    watch.wait_for("1 not finite of b", "nan at step 2")
+
+
+def test_what_is_not_finite_outside_of_the_sample_is_said(tmp_path, terminal):
+    with MetricsLogger(RunDir(run_id="b", base_dir=tmp_path / "runs")) as logger:
+        for step in range(12_000):
+            loss = float("nan") if step == 6_001 else 1.0
+            logger.write({"step": step, "loss": loss, "text": "x" * 2000})
+    watch = terminal("watch", "b")
+    watch.wait_for("sample: ", "loss is nan at step 6001, not in the sample")
+    watch.press("sssl")
+    foot = watch.wait_for("mean of 1000 records").splitlines()
+    assert any(line.endswith("y: log · smooth: mean of 1000 records") for line in foot)
+    assert "…" not in watch.text()
+
+
+def test_a_seed_that_died_is_a_gap_of_the_mean(tmp_path, terminal):
+    records = [
+        {"step": step, "seed": seed, "loss": float("nan") if seed and step > 50 else seed * 100.0}
+        for step in range(100)
+        for seed in range(2)
+    ]
+    write(tmp_path, "dqn", records)
+    watch = terminal("watch", "dqn")
+    watch.wait_for("● seed 1")
+    watch.press("b")
+    screen = watch.wait_for("mean and range of 2 curves").splitlines()
+    *rows, _axis = screen[1 : next(n for n, line in enumerate(screen) if "└" in line) + 1]
+    assert [bool(row[9:40].strip("⠀ ")) for row in rows].count(True) == 3  # mean, least, greatest
+    assert not any(row[50:].strip("⠀ x") for row in rows)  # nor of the one that is left
+
+
+def test_a_metric_that_no_ended_run_has_is_an_error_and_of_a_running_one_is_waited_for(
+    tmp_path, terminal
+):
+    write(tmp_path, "a", [{"step": 1, "loss": 1.0}])
+    watch = terminal("watch", "a", "--metric", "los")
+    assert watch.end() == 2
+    assert "there is no metric 'los'; near it: loss" in watch.text()
+    with MetricsLogger(RunDir(run_id="b", base_dir=tmp_path / "runs")) as logger:
+        logger.write({"step": 1, "loss": 1.0})
+        watch = terminal("watch", "b", "--metric", "late")
+        watch.wait_for("no metric 'late' yet; there are: loss", "loss 1/1")
+        logger.write({"step": 2, "late": 1.0})
+        watch.wait_for("late 2/2")
+
+
+def test_names_do_nothing_to_the_terminal_and_points_left_out_are_counted(tmp_path, terminal):
+    name = "\x1b]0;title\x07loss"
+    write(tmp_path, "a", [{"step": step, name: step - 1.0} for step in range(5)])
+    watch = terminal("watch", "a")
+    watch.wait_for(r"\x1b]0;title\x07loss 1/1")
+    watch.press("l")
+    watch.wait_for("y: log without 2 points ≤ 0")
+    watch.press("m")
+    watch.wait_for("Esc: back")
+    watch.press("\r")
+    watch.wait_for(r"\x1b]0;title\x07loss 1/1")
 
 
 def test_without_a_terminal_it_says_what_does_without(tmp_path):

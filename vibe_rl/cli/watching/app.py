@@ -267,7 +267,8 @@ class WatchApp(App[int]):
         foot.append(f" · smooth: {smoothing}")
         if self._metric and metric != self._metric:
             instead = instead_of(self._metric, metrics)
-            foot.append(printable(f"\nno metric {self._metric!r} yet; {instead}"), "yellow")
+            note = printable(f"no metric {self._metric!r} yet; {instead}")
+            foot.append("\n").append(note, "yellow")
         for warning in self._warnings(metric):
             foot.append("\n").append(printable(warning), "red")
         return foot.append("\n").append_text(legend) if legend else foot

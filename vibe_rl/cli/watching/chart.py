@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 RGB = tuple[int, int, int]
 
 _NOT_FINITE: RGB = (255, 80, 80)
-# The y axis' labels and its line take so many columns; the x axis takes two rows.
+# The y axis' labels and its line take so many columns at least; the x axis takes two rows.
 _LEFT = 9
 _BELOW = 2
 _LABEL_WIDTH = 12
@@ -55,13 +55,19 @@ def draw(lines: Sequence[Line], width: int, height: int, *, log: bool = False) -
     Returns:
         The chart; a message if it has nothing to show, or no room.
     """
-    columns, rows = width - _LEFT, height - _BELOW
-    if columns < 10 or rows < 2:
-        return Text("too small a window")
+    rows = height - _BELOW
     seen = [_heights(line, log=log) for line in lines]
     shown = [y[np.isfinite(y)] for y in seen]
     x_low, x_high = _range([line.x for line in lines])
     y_low, y_high = _range(shown)
+    y_ticks = {
+        int(_scale(np.array(tick), y_low, y_high, 4 * rows - 1)) // 4: label
+        for tick, label in _y_ticks(y_low, y_high, max(rows // 3, 2), log=log)
+    }
+    left = max(_LEFT, 2 + max(map(len, y_ticks.values()), default=0))
+    columns = width - left
+    if columns < 10 or rows < 2:
+        return Text("too small a window")
     canvas = Canvas(columns, rows, 0, 0, 2 * columns, 4 * rows, mode="rgb")
     for line, y in zip(lines, seen, strict=True):
         x_dots = _scale(line.x, x_low, x_high, 2 * columns - 1)
@@ -71,16 +77,12 @@ def draw(lines: Sequence[Line], width: int, height: int, *, log: bool = False) -
     if not any(len(y) for y in shown):
         note = "nothing positive to show on a log scale" if log else "no finite value yet"
         return Text(f"\n{' ' * _LEFT}{note}")
-    y_ticks = {
-        int(_scale(np.array(tick), y_low, y_high, 4 * rows - 1)) // 4: label
-        for tick, label in _y_ticks(y_low, y_high, max(rows // 3, 2), log=log)
-    }
     chart = Text()
     for nth, row in enumerate(canvas.plot("\n").split("\n")):
         label = y_ticks.get(rows - 1 - nth)
-        chart.append(f"{label or '':>{_LEFT - 2}} {'┤' if label else '│'}", "dim")
+        chart.append(f"{label or '':>{left - 2}} {'┤' if label else '│'}", "dim")
         chart.append_text(Text.from_ansi(row)).append("\n")
-    return chart.append_text(_x_axis(x_low, x_high, columns))
+    return chart.append_text(_x_axis(x_low, x_high, columns, left))
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -117,8 +119,9 @@ def _range(parts: Sequence[Floats]) -> tuple[float, float]:
 
 
 def _scale(values: Floats, low: float, high: float, dots: int) -> Floats:
+    """Which dot each value falls on, from 0 to `dots`."""
     # Divided first: the distance of two floats may be no float.
-    return np.asarray((values / 2 - low / 2) / (high / 2 - low / 2) * dots + 0.5)
+    return np.asarray(np.rint((values / 2 - low / 2) / (high / 2 - low / 2) * dots))
 
 
 def _draw_curve(canvas: Canvas, x: Floats, y: Floats, colour: RGB, columns: int) -> None:
@@ -157,15 +160,15 @@ def _y_ticks(low: float, high: float, count: int, *, log: bool) -> list[tuple[fl
     return [(math.log10(tick), short(tick)) for tick in ticks(10**low, 10**high, count) if tick > 0]
 
 
-def _x_axis(low: float, high: float, columns: int) -> Text:
-    line, labels = ["─"] * columns, [" "] * (columns + _LEFT)
+def _x_axis(low: float, high: float, columns: int, left: int) -> Text:
+    line, labels = ["─"] * columns, [" "] * (columns + left)
     free = 0
     for tick in ticks(low, high, columns // _LABEL_WIDTH):
         column = int(_scale(np.array(tick), low, high, 2 * columns - 1)) // 2
         label = short(tick)
-        start = min(_LEFT + column - len(label) // 2, len(labels) - len(label))
+        start = min(left + column - len(label) // 2, len(labels) - len(label))
         line[column] = "┴"
         if start >= free:
             labels[start : start + len(label)] = label
             free = start + len(label) + 1
-    return Text(f"{' ' * (_LEFT - 1)}└{''.join(line)}\n{''.join(labels)}", "dim")
+    return Text(f"{' ' * (left - 1)}└{''.join(line)}\n{''.join(labels)}", "dim")
