@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -163,3 +164,24 @@ def test_blocks_hold_every_line_once(tmp_path_factory, lines, size):
     assert b"".join(block.text for block in blocks) == text
     assert all(block.text.endswith(b"\n") for block in blocks[:-1])
     assert all(text[block.byte :].startswith(block.text) for block in blocks)
+
+
+@pytest.mark.parametrize("engine", ["orjson", "polars"])
+def test_a_large_file_is_read_in_little_memory(tmp_path, monkeypatch, engine):
+    monkeypatch.setattr(polars_engine, "is_installed", lambda: engine == "polars")
+    monkeypatch.setattr(polars_engine, "BLOCK", 1 << 18)
+    path = tmp_path / "metrics.jsonl"
+    count = 16_000
+    with path.open("w") as file:
+        file.writelines(
+            json.dumps({"step": n, "loss": n / 2, "text": "x" * 2000}) + "\n" for n in range(count)
+        )
+    tracemalloc.start()
+    try:
+        columns = read_columns(path, columns=["step", "loss"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(columns["step"]) == count
+    result = sum(column.nbytes for column in columns.values())
+    assert peak < 4 * result + (4 << 20) < path.stat().st_size / 5
