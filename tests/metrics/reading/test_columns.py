@@ -176,7 +176,7 @@ def test_a_large_file_is_read_in_little_memory(tmp_path, monkeypatch, engine):
         file.writelines(
             json.dumps({"step": n, "loss": n / 2, "text": "x" * 2000}) + "\n" for n in range(count)
         )
-    import polars  # noqa: F401 - which takes 10 MB itself
+    import polars as pl  # noqa: F401 - which takes 10 MB itself
 
     tracemalloc.start()
     try:

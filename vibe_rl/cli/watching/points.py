@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 
 import numpy as np
@@ -31,7 +32,7 @@ class Points:
     def add(self, step: float, wall: float, y: float) -> None:
         """Add a point: its height, and where it is on either axis, NaN if nowhere."""
         self.count += 1
-        is_finite = np.isfinite(y)
+        is_finite = math.isfinite(y)
         self._step.append(step)
         self._wall.append(wall)
         self._y.append(y)
