@@ -285,7 +285,7 @@ def test_show_counts_lines_that_are_no_records(capsys):
     path.write_bytes(b"\n".join(text) + b'{"torn')
     assert main(["show", FINISHED]) == 0
     assert capsys.readouterr().err.splitlines() == [
-        "vibe-rl: 1 lines of it are no records",
+        "vibe-rl: lines of it that are no records: 1",
         "vibe-rl: its last line is torn: 6 bytes",
     ]
     shown = json.loads(lines(capsys, "show", FINISHED, "--json")[0])

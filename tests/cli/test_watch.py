@@ -232,7 +232,7 @@ def test_names_do_nothing_to_the_terminal_and_points_left_out_are_counted(tmp_pa
     watch = terminal("watch", "a")
     watch.wait_for(r"\x1b]0;title\x07loss 1/1")
     watch.press("l")
-    watch.wait_for("y: log without 2 points ≤ 0")
+    watch.wait_for("y: log (≤ 0, left out: 2)")
     watch.press("m")
     watch.wait_for("Esc: back")
     watch.press("\r")

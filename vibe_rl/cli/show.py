@@ -70,7 +70,7 @@ def show(
     _print_section("backends", [_progress(each, path) for each in progress], "<<")
     _print_section("alarms", _alarms(alarms), "<<")
     if summary.corrupt:
-        print(f"vibe-rl: {summary.corrupt} lines of it are no records", file=sys.stderr)
+        print(f"vibe-rl: lines of it that are no records: {summary.corrupt}", file=sys.stderr)
     if summary.torn and state.state != "running":  # then, it may be an append under way
         print(f"vibe-rl: its last line is torn: {summary.torn} bytes", file=sys.stderr)
     if not summary.metrics:

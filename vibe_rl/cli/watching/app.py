@@ -262,7 +262,7 @@ class WatchApp(App[int]):
         foot.append(f" · x: {'steps' if self._x == 'step' else 'seconds'}")
         foot.append(f" · y: {'log' if self._is_log else 'linear'}")
         if self._is_log and (left_out := sum(int((line.y <= 0).sum()) for line in lines)):
-            foot.append(f" without {short(left_out)} points ≤ 0", "yellow")
+            foot.append(f" (≤ 0, left out: {short(left_out)})", "yellow")
         smoothing = f"mean of {self._window} records" if self._window > 1 else "off"
         foot.append(f" · smooth: {smoothing}")
         if self._metric and metric != self._metric:
