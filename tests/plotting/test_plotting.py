@@ -214,6 +214,16 @@ def test_the_band_may_be_the_range():
     assert ((curve.low == 1) & (curve.y == 3) & (curve.high == 6)).all()
 
 
+def test_records_of_a_batch_which_share_a_time_are_all_drawn(tmp_path):
+    run = RunDir("batches", tmp_path)
+    with MetricsLogger(run) as logger:
+        for nth in range(3):
+            logger.write_batch({"wall_time": [nth] * 4, "return": [0.0, 5.0, 1.0, nth]})
+    line = plot_runs(group_runs([run]), "return", x="wall_time").axes[0].lines[0]
+    assert list(line.get_xdata()) == [0] * 4 + [1] * 4 + [2] * 4
+    assert max(line.get_ydata()) == 5
+
+
 def test_lanes_are_seeds_and_records_without_a_label_are_a_line_of_their_own(tmp_path):
     run = RunDir("vmapped", tmp_path)
     with MetricsLogger(run) as logger:

@@ -27,7 +27,7 @@ _DASHES = ["-", "--", ":", "-."]
 _BANDS = {
     "se": "± standard error",
     "ci": "with 95 % bootstrap interval",
-    "range": "from least to greatest",
+    "range": "and range",
     "none": "",
 }
 _CENTERS = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}

@@ -34,6 +34,7 @@ class Series:
         code: Which of the labels each record has.
         labels: What tells the curves apart, see `label_of`.
         fraction: How much of the files was read; 1.0 is all.
+        is_time: Whether x is a time, which the records of a batch share, and no step.
     """
 
     x: Floats
@@ -41,14 +42,15 @@ class Series:
     code: Codes
     labels: list[str]
     fraction: float = 1.0
+    is_time: bool = False
 
     def curves(self) -> dict[str, tuple[Floats, Floats]]:
-        """Give each label's curve, x ascending; of several records with one x, the last counts."""
+        """Give each label's curve, x ascending; of several records of one step, the last counts."""
         curves = {}
         for code, text in enumerate(self.labels):
             which = self.code == code
             if which.any():
-                places = ascending(self.x[which])
+                places = ascending(self.x[which], repeated=self.is_time)
                 curves[text] = self.x[which][places], self.y[which][places]
         return curves
 
@@ -113,7 +115,9 @@ def read_series(
         both = there & present
         if both.any():
             fraction = read_of_all / of_all
-            found[name] = Series(places[both], values[both], code[both], labels, fraction)
+            found[name] = Series(
+                places[both], values[both], code[both], labels, fraction, x == "wall_time"
+            )
     return found
 
 
