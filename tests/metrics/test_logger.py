@@ -32,6 +32,12 @@ class Recorder:
         self.closed += 1
 
 
+class Uncallable(Recorder):
+    """Has no method `log`, but something else of that name."""
+
+    log = 3
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "logs" / "metrics.jsonl"
@@ -412,6 +418,7 @@ def test_a_logger_cannot_be_copied(path, copying):
         ({"backends": [Recorder]}, TypeError, "methods log and close.*Recorder"),
         ({"backends": [print]}, TypeError, "methods log and close.*print"),
         ({"backends": "wandb"}, TypeError, "methods log and close.*'w'"),
+        ({"backends": [Uncallable()]}, TypeError, "methods log and close.*Uncallable"),
     ],
 )
 def test_a_bad_setting_is_named_at_once_and_leaves_no_file(path, setting, error, named):

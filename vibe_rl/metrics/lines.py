@@ -184,15 +184,19 @@ class Lines:
 
 
 def count_lines(path: Path, byte: int = 0) -> int:
-    """The lines that a file holds after this byte."""
+    """The lines that a file holds after this byte; none if there is no such file.
+
+    Raises:
+        OSError: If it can't be read.
+    """
     count = 0
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(byte)
             while block := file.read(1 << 20):
                 count += count_newlines(block)
-    except OSError:
-        pass  # the file is gone: nothing is left to deliver
+    except FileNotFoundError:
+        pass
     return count
 
 
@@ -216,10 +220,10 @@ class StartTimes:
         except OSError:
             return
         if self._seen != (stat.st_mtime_ns, stat.st_size):
-            self._seen = (stat.st_mtime_ns, stat.st_size)
             self._starts = [
                 (note["byte"], note["time"]) for note in reversed(_openings(self._path))
             ]
+            self._seen = (stat.st_mtime_ns, stat.st_size)
 
     def at(self, byte: int) -> float:
         """The start of the logger that wrote the line at this byte, in seconds since the epoch."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vibe_rl.metrics.backends.inert import InertBackend
-from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.backends.protocol import LogBackend, is_backend
 from vibe_rl.metrics.isolation.isolated import IsolatedBackend
 from vibe_rl.metrics.writer import Overflow
 from vibe_rl.run_dir import RunDir
@@ -86,6 +86,6 @@ def checked_backends(backends: Sequence[LogBackend] | None) -> list[LogBackend]:
             raise ValueError(f"{backend!r} stands twice among the backends: it would get all twice")
         if isinstance(backend, IsolatedBackend) and backend.is_in_use:
             raise ValueError(f"{backend.name} serves one logger, once; make one for each logger")
-        if isinstance(backend, type) or not isinstance(backend, LogBackend):
+        if not is_backend(backend):
             raise TypeError(f"a backend is an object with methods log and close, not {backend!r}")
     return [backend for backend in backends or () if not isinstance(backend, InertBackend)]

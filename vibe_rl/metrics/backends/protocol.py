@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -35,3 +36,29 @@ class LogBackend(Protocol):
 
     def close(self) -> None:
         """Deliver what is held back and let go of everything. Called once."""
+
+
+def is_backend(candidate: Any) -> bool:
+    """Whether it is an object with methods `log` and `close`."""
+    return (
+        not isinstance(candidate, type)
+        and method_of(candidate, "log") is not None
+        and method_of(candidate, "close") is not None
+    )
+
+
+def method_of(backend: Any, name: str) -> Callable[..., Any] | None:
+    """A method that a backend may have; None if it has none, or something else of that name."""
+    method = getattr(backend, name, None)
+    return method if callable(method) else None
+
+
+def text_of(backend: Any, name: str) -> str | None:
+    """A text that a backend may have; None if it has none, or something else of that name."""
+    text = getattr(backend, name, None)
+    return text if isinstance(text, str) and text else None
+
+
+def name_of(backend: Any) -> str:
+    """What messages call a backend: its `name`, or else its class's."""
+    return text_of(backend, "name") or type(backend).__name__

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from vibe_rl.metrics.backends.protocol import text_of
 from vibe_rl.metrics.lines import Lines, Position
 from vibe_rl.metrics.locks import unlock
 
@@ -172,11 +173,12 @@ def identity_of(backend: Any, nth: int) -> str:
     """What tells a backend from others on the same file, today and when the run is opened again.
 
     Args:
-        backend: Its `identity` if it has one, else its `name`, else its class and `nth`.
+        backend: Its text `identity` if it has one, else its `name`, else its class and `nth`.
         nth: Its place among the logger's backends of its class, from 0.
     """
-    given = getattr(backend, "identity", None) or getattr(backend, "name", None)
-    return str(given) if given else f"{type(backend).__qualname__} {nth}"
+    # Anything else of these names, such as a method, could have another text in each process.
+    given = text_of(backend, "identity") or text_of(backend, "name")
+    return given or f"{type(backend).__qualname__} {nth}"
 
 
 def cursor_path(path: Path, identity: str) -> Path:

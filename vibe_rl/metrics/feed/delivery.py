@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.backends.protocol import LogBackend, method_of
 from vibe_rl.metrics.jsonl import decode, decode_lines
 from vibe_rl.metrics.lines import Line, Lines, StartTimes
 
@@ -29,6 +29,9 @@ class Delivery:
     record itself is at fault: it counts as failed, and is passed over. (The file's last record has
     no neighbour but the one before, which is tried once somebody waits.) If the backend raises for
     three in a row, it is down: no record is passed over until it is back.
+
+    Once a record was passed over, later ones that raise the same type of error are tried again only
+    once before their neighbours are: where many are at fault, the pauses would hold up the others.
 
     Args:
         backend: Gets the records. Its `log_at()` is used in place of `log()` if it has one.
@@ -54,7 +57,7 @@ class Delivery:
         is_awaited: Callable[[], bool],
     ) -> None:
         self._log = backend.log
-        self._log_at: Callable[..., None] | None = getattr(backend, "log_at", None)
+        self._log_at = method_of(backend, "log_at")
         self._name = name
         self._lines = lines
         self._times = times
@@ -90,12 +93,21 @@ class Delivery:
                 lines.pass_one(text)
                 yield True
 
-    def call(self, method: Callable[[], object]) -> bool:
-        """Call the backend; False if it raised, which is logged and counted."""
+    def call(
+        self, name: str, method: Callable[..., object], *args: Any, again: bool = False
+    ) -> bool:
+        """Call a method of the backend; False if it raised, which is logged and counted.
+
+        Args:
+            name: What messages call the method.
+            method: The method.
+            *args: Its arguments.
+            again: Whether it is called again sooner or later.
+        """
         try:
-            method()
+            method(*args)
         except BaseException as error:  # noqa: BLE001 - whatever it raises harms nobody else
-            self._note(error, f"in {getattr(method, '__name__', 'a call')}()")
+            self._note(error, f"in {name}()", again=again)
             return False
         return True
 
@@ -114,7 +126,7 @@ class Delivery:
                 time = self._times.at(byte) + _seconds(record.get("wall_time"))
                 self._log_at(record, step, time=time, ordinal=ordinal)
         except BaseException as error:  # noqa: BLE001 - whatever it raises harms nobody else
-            self._note(error, f"at step {step}")
+            self._note(error, f"at step {step}", again=True)
             return False
         return True
 
@@ -197,16 +209,17 @@ class Delivery:
                 yield following
             following = self._lines.after(following)
 
-    def _note(self, error: BaseException, where: str) -> None:
+    def _note(self, error: BaseException, where: str, *, again: bool) -> None:
         """Log the first error of its type."""
         self._error = type(error)
         self._errors[self._error] += 1
         if self._errors[self._error] == 1:
             _log.error(
-                "%s raised %s %s; it is tried again, and the file and other backends go on",
+                "%s raised %s %s; %sthe file and other backends go on",
                 self._name,
                 self._error.__name__,
                 where,
+                "it is tried again, and " if again else "",
                 exc_info=error,
             )
 

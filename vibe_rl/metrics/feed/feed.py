@@ -6,11 +6,11 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.backends.protocol import LogBackend, method_of
 from vibe_rl.metrics.feed import tickets
 from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, identity_of
 from vibe_rl.metrics.feed.delivery import Delivery
@@ -71,9 +71,9 @@ class Feed(Tickets):
         paced: Pause between slices of work, because a training loop shares the GIL.
         on_settled: Called on the feed's thread when it has settled a ticket.
 
-    Attributes:
-        name: What messages call the backend.
-        is_refused: Whether it waits for another feed to end.
+    Raises:
+        OSError: If the file can't be read.
+        Exception: What the backend's `identity` raises.
     """
 
     def __init__(
@@ -88,10 +88,12 @@ class Feed(Tickets):
         paced: bool = True,
         on_settled: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__()
-        self.name = name
+        super().__init__(name)
         self._backend = backend
-        self._flush: Callable[[], object] | None = getattr(backend, "flush", None)
+        self._flush = method_of(backend, "flush")
+        self._restart = method_of(backend, "restart")
+        with suppress(Exception):  # of a property
+            self.takes_exit_code = hasattr(backend, "exit_code")
         self._path = path
         self._start = start
         self._from_start = from_start
@@ -114,7 +116,7 @@ class Feed(Tickets):
         self._saved = self._held = start
         self._save_at = math.inf
         self._left: int | None = None  # bytes behind, once closed
-        self._warned = False
+        self._warned: set[str] = set()
         self.is_refused = not self._take_cursor()  # for another feed to end
         if self.is_refused:
             _log.warning(
@@ -171,16 +173,25 @@ class Feed(Tickets):
     # -- on the feed's thread -----------------------------------------------------------------
 
     def _run(self) -> None:
+        delivered = False
+        try:
+            delivered = self._follow()
+        except BaseException as error:  # noqa: BLE001 - a fault of ours, or a logging handler's
+            _log.error("%s gets no more records: its feed has failed", self.name, exc_info=error)
+        finally:
+            self._close(delivered=delivered)
+
+    def _follow(self) -> bool:
+        """Deliver and settle tickets until somebody closes; whether the backend has everything."""
         while True:
             with self._changed:
                 asked, closing = self._asked, self._closing
             self._alive = time.monotonic()
             if self._saved == self._lines.position:
                 self._save_at = self._alive + _SAVE_S
-            goes_on = self.is_refused or self._catch_up()
+            goes_on = self._catch_up_in_the_end()
             if closing or not goes_on:
-                self._close(delivered=goes_on and not self.is_refused)
-                return
+                return goes_on and not self.is_refused
             if asked > self._settled:
                 self._settle(asked, delivered=not self.is_refused and self._flush_now())
             self._sleep()
@@ -190,8 +201,8 @@ class Feed(Tickets):
         cursor = self._cursor
         if cursor is None or cursor.restart is None:
             return
-        if restart := getattr(self._backend, "restart", None):
-            self._delivery.call(partial(restart, cursor.restart))
+        if self._restart is not None:
+            self._delivery.call("restart", self._restart, cursor.restart)
         # Also if it raised: told later, it would drop what was logged meanwhile.
         cursor.restart = None
         if self._flush is None:
@@ -199,8 +210,22 @@ class Feed(Tickets):
         else:
             self._flush_now()
 
+    def _catch_up_in_the_end(self) -> bool:
+        """Catch up, even if the file can't be read for a while; False as `_catch_up`."""
+        while True:
+            try:
+                return self._catch_up()
+            except OSError as error:  # not the backend's: those go no further than `Delivery`
+                self._warn_once("the metrics file can't be read, which is tried again", error)
+            if not self._pause(_LOOK_S):
+                return False
+
     def _catch_up(self) -> bool:
         """Deliver what the file holds now; False if the backend was given up."""
+        if self.is_refused:
+            if self._closing or not self._take_cursor():
+                return True
+            self.is_refused = False
         self._tell_of_restart()
         end = self._look_at_file()
         while not self._abandoned:
@@ -230,7 +255,6 @@ class Feed(Tickets):
     def _sleep(self) -> None:
         if self.is_refused:
             self._alarm.wait(_CURSOR_S)
-            self.is_refused = not self._take_cursor()
         elif self._saved == self._lines.position:
             self._alarm.wait(_LOOK_S)
         else:
@@ -250,18 +274,23 @@ class Feed(Tickets):
             return not self._abandoned
 
     def _close(self, *, delivered: bool) -> None:
-        if self._exit_code is not None and hasattr(self._backend, "exit_code"):
-            self._backend.exit_code = self._exit_code
-        self._alive = time.monotonic()  # close() has its own time, however long records took
-        closed = self._delivery.call(self._backend.close)
-        if closed:
-            self._save(self._lines.position)
-        self._delivery.sum_up()
-        self._left = self._behind()
-        self._lines.close()
-        if self._cursor:
-            self._cursor.close()
-        self._settle(math.inf, delivered=delivered and closed)
+        closed = False
+        try:
+            if self._exit_code is not None and self.takes_exit_code:
+                with suppress(Exception):  # it can't be set
+                    self._backend.exit_code = self._exit_code  # type: ignore[attr-defined]
+            self._alive = time.monotonic()  # close() has its own time, however long records took
+            closed = self._delivery.call("close", self._backend.close)
+            if closed:
+                self._save(self._lines.position)
+            self._delivery.sum_up()
+        finally:
+            with suppress(OSError):
+                self._left = self._behind()
+            self._lines.close()
+            if self._cursor:
+                self._cursor.close()
+            self._settle(math.inf, delivered=delivered and closed)
 
     def _settle(self, ticket: float, *, delivered: bool) -> None:
         super()._settle(ticket, delivered=delivered)
@@ -271,14 +300,20 @@ class Feed(Tickets):
 
     def _take_cursor(self) -> bool:
         """Go to where the backend left off; False if another feed is at it."""
+        cursor = None
         try:
-            self._cursor = Cursor(self._path, self._identity)
+            cursor = Cursor(self._path, self._identity)
+            if not self._from_start:
+                cursor.seek(self._lines, self._start)
         except CursorInUseError:
             return False
         except OSError as error:
+            if cursor:
+                cursor.close()
+            if cursor or self.is_refused:  # then the other feed may be at it still
+                raise
             _log.warning("%s: no cursor: %s; a crash repeats or skips records", self.name, error)
-        if self._cursor and not self._from_start:
-            self._cursor.seek(self._lines, self._start)
+        self._cursor = cursor
         self._held = self._lines.position
         self._save(self._held)
         return True
@@ -295,7 +330,7 @@ class Feed(Tickets):
     def _flush_now(self) -> bool:
         if self._flush is None:
             return True
-        flushed = self._delivery.call(self._flush)
+        flushed = self._delivery.call("flush", self._flush, again=True)
         self._alive = time.monotonic()
         if flushed:
             self._save(self._lines.position)
@@ -308,7 +343,10 @@ class Feed(Tickets):
         try:
             self._cursor.save(position, self._lines.file_id())
         except (OSError, CursorInUseError) as error:
-            if not self._warned:
-                _log.warning("%s: its cursor can't be saved: %s", self.name, error)
-            self._warned = True
+            self._warn_once("its cursor can't be saved", error)
         self._saved = position
+
+    def _warn_once(self, what: str, error: Exception) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            _log.warning("%s: %s: %s", self.name, what, error)

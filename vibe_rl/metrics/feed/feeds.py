@@ -8,14 +8,18 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.backends.protocol import LogBackend, name_of
 from vibe_rl.metrics.feed.exit_watch import exit_watch
 from vibe_rl.metrics.feed.feed import BackendStats, Feed
 from vibe_rl.metrics.feed.tickets import Patience
 from vibe_rl.metrics.isolation.isolated import IsolatedBackend
-from vibe_rl.metrics.lines import Position, count_lines
+from vibe_rl.metrics.jsonl import count_newlines
+from vibe_rl.metrics.lines import Position
 
 _log = logging.getLogger("vibe_rl")
+
+# So much of what a backend lacks is counted; the rest is reckoned from that.
+_COUNTED_BYTES = 4 << 20
 
 
 class Feeds:
@@ -34,7 +38,7 @@ class Feeds:
         seen: Counter[str] = Counter()
         try:
             for backend in backends:
-                kind = backend.kind if isinstance(backend, IsolatedBackend) else _kind(backend)
+                kind = name_of(backend)
                 nth = seen[kind]
                 seen[kind] += 1
                 name = kind if nth == 0 else f"{kind} {nth + 1}"
@@ -46,7 +50,7 @@ class Feeds:
         except BaseException:
             self.deliver(None, close=True)  # those that have started let go of their cursors
             raise
-        if any(map(_takes_exit_code, backends)):
+        if any(feed.takes_exit_code for feed in self._feeds):
             exit_watch.start(self)
 
     @property
@@ -97,29 +101,27 @@ class Feeds:
         self._feeds = []
 
     def _report(self, feed: Feed | IsolatedBackend, *, close: bool) -> None:
-        if isinstance(feed, Feed) and feed.is_refused:
+        if feed.is_refused:
             return  # as it has said
-        behind = feed.stats.behind
-        records = count_lines(self._path, feed.position.byte)
-        rest = f"`vibe-rl sync {self._path} --to ...` delivers them" if close else "it goes on"
-        _log.error(
-            "%s did not take the last %d records (%d bytes) of %s in time; %s",
-            feed.name,
-            records,
-            behind,
-            self._path,
-            rest,
-        )
+        if behind := feed.stats.behind:
+            lacks = f"did not take the last {self._records(feed, behind)} of {self._path} in time"
+        else:  # so its flush() or close() has raised, or hangs
+            lacks = f"took all of {self._path}, but may not have saved the last of it"
+        sync = f"`vibe-rl sync {self._path} --to ...` delivers the rest"
+        _log.error("%s %s; %s", feed.name, lacks, sync if close else "it goes on")
 
-
-def _kind(backend: LogBackend) -> str:
-    return str(getattr(backend, "name", None) or type(backend).__name__)
-
-
-def _takes_exit_code(backend: LogBackend) -> bool:
-    if isinstance(backend, IsolatedBackend):
-        return backend.takes_exit_code
-    return hasattr(backend, "exit_code")
+    def _records(self, feed: Feed | IsolatedBackend, behind: int) -> str:
+        """What a backend lacks, in words. Counts not all of much, for `close()` returns in time."""
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                file.seek(feed.position.byte)
+                text = file.read(_COUNTED_BYTES)
+        except OSError:
+            return f"{behind} bytes"
+        records = count_newlines(text)
+        if len(text) < min(behind, _COUNTED_BYTES) or behind <= _COUNTED_BYTES:
+            return f"{records} records ({behind} bytes)"
+        return f"about {records * behind // len(text)} records ({behind} bytes)"
 
 
 def _exit_code(how: str) -> int | None:

@@ -25,9 +25,20 @@ class Patience:
 
 
 class Tickets:
-    """Requests to deliver all that the file holds, which a feed settles one after the other."""
+    """Requests to deliver all that the file holds, which a feed settles one after the other.
 
-    def __init__(self) -> None:
+    Args:
+        name: What messages call the backend.
+
+    Attributes:
+        name: The same.
+        takes_exit_code: Whether the backend has an attribute `exit_code`, to note how a run ended.
+        is_refused: Whether it waits for another feed, which delivers to the same backend, to end.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.takes_exit_code = self.is_refused = False
         self._changed = threading.Condition()
         self._asked = 0
         # The last ticket that was settled, and the last one with success; of a closed feed: inf.

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from typing import Any
 
 _log = logging.getLogger("vibe_rl")
@@ -39,7 +38,6 @@ class ChildProcess:
     ) -> None:
         from multiprocessing.connection import Pipe  # noqa: PLC0415 - half of our import time
 
-        self._sending = threading.RLock()  # a signal handler may come in between
         self._connection, theirs = Pipe()
         descriptor = theirs.fileno()
         module = ("-P", "-m", "vibe_rl.metrics.isolation.child")
@@ -76,8 +74,11 @@ class ChildProcess:
         return self._process.pid
 
     def send(self, *message: Any) -> None:
-        """Send a message; to a process that is dead, nothing."""
-        with self._sending, contextlib.suppress(OSError):
+        """Send a message; to a process that is dead, nothing. To one that is stopped, this waits.
+
+        On one thread at a time.
+        """
+        with contextlib.suppress(OSError):
             self._connection.send(message)
 
     def receive(self) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vibe_rl.metrics.backends.inert import InertBackend
-from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.backends.protocol import LogBackend, method_of
 from vibe_rl.metrics.feed.feed import BackendStats
 from vibe_rl.metrics.feed.tickets import PATIENCE_S, Patience, Tickets
 from vibe_rl.metrics.isolation import hostpickle
@@ -30,6 +30,8 @@ _log = logging.getLogger("vibe_rl")
 _RESTART_S = (0.1, 1.0, 4.0)
 # How long close() waits for a process to end that has closed its backend.
 _END_S = 5.0
+# In the outbox: what was asked for last, whatever that is when it is sent.
+_ASK = ("ask",)
 
 
 def isolated(
@@ -49,11 +51,12 @@ def isolated(
 
     Returns:
         What to give to `MetricsLogger(backends=[...])`. The backend's attributes, such as `run_id`,
-        can be read from it.
+        can be read from it; once its process has ended, those of them that no property computes,
+        and `run_id`.
 
     Raises:
         TypeError: If `backend` makes no backend, or something can't be sent to the other process.
-        Exception: What the backend's construction raises.
+        Exception: What the backend's construction raises, or its `identity`.
 
     Examples:
         >>> backend = isolated(TensorBoardBackend, log_dir="runs/example/logs")
@@ -61,7 +64,8 @@ def isolated(
         ...     logger.write({"step": 64, "loss": 0.7})
     """
     if not callable(backend) or (
-        isinstance(backend, type) and not (hasattr(backend, "log") and hasattr(backend, "close"))
+        isinstance(backend, type)
+        and not (method_of(backend, "log") and method_of(backend, "close"))
     ):
         raise TypeError(
             "isolated() takes a backend's class, with methods log and close, and its arguments: "
@@ -81,9 +85,10 @@ class Status(NamedTuple):
     failed: int
     position: Position
     saved: Position
+    is_refused: bool
 
 
-_NOTHING_YET = Status(0.0, 0.0, 0, 0, Position(0, 0), Position(0, 0))
+_NOTHING_YET = Status(0.0, 0.0, 0, 0, Position(0, 0), Position(0, 0), is_refused=False)
 
 
 class IsolatedBackend(Tickets):
@@ -91,10 +96,6 @@ class IsolatedBackend(Tickets):
 
     A logger treats it as the feed that it drives in the other process. Without a logger, it is a
     backend itself.
-
-    Attributes:
-        kind: What the backend calls itself by its `name`, or else its class's name.
-        name: What messages call it.
     """
 
     def __init__(
@@ -103,8 +104,7 @@ class IsolatedBackend(Tickets):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        super().__init__()
-        self.name = self.kind = getattr(backend, "__name__", type(backend).__name__)
+        super().__init__(getattr(backend, "__name__", type(backend).__name__))
         self._call = hostpickle.dumps((backend, args, kwargs))
         self._directory = os.getcwd()  # noqa: PTH109 - what relative paths in the arguments mean
         self._following: tuple[Path, Position, str, int] | None = None
@@ -116,12 +116,18 @@ class IsolatedBackend(Tickets):
         self._values: dict[str, Any] = {}  # the backend's attributes, for when it has ended
         self._requesting = threading.RLock()  # a signal handler may come in between
         self._request_id = 0
-        self._answers: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = (
+            queue.SimpleQueue()
+        )
+        self._outbox: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._ask_waits = False  # in the outbox
         self._process = self._build()
-        self.name = self.kind = str(self._values.get("name") or self.kind)
+        self.name = self._values["name"]
+        self.takes_exit_code = "exit_code" in self._values
         _live.add(self)
         self._listener = BackgroundThread(self._listen, f"isolated {self.name}")
         self._listener.start()
+        BackgroundThread(self._send, f"messages to {self.name}").start()
 
     # -- as a backend -------------------------------------------------------------------------
 
@@ -182,7 +188,7 @@ class IsolatedBackend(Tickets):
         self.name = name
         self._status = self._status._replace(position=start, saved=start)
         self._following = Path(os.path.abspath(path)), start, name, nth  # noqa: PTH100 - no links
-        self._process.send("follow", *self._following)
+        self._outbox.put(("follow", *self._following))
 
     @property
     def is_in_use(self) -> bool:
@@ -190,15 +196,10 @@ class IsolatedBackend(Tickets):
         return self._following is not None or self._settled == math.inf
 
     @property
-    def takes_exit_code(self) -> bool:
-        """Whether the backend has an attribute `exit_code`, to note how the run ended."""
-        return "exit_code" in self._values
-
-    @property
     def stats(self) -> BackendStats:
         """How far the backend is, as its process last said."""
         logged, failed = self._before
-        behind = self._size() - self._status.position.byte
+        behind = 0 if self.is_refused else self._size() - self._status.position.byte
         return BackendStats(
             logged + self._status.logged, failed + self._status.failed, max(behind, 0)
         )
@@ -216,7 +217,9 @@ class IsolatedBackend(Tickets):
     ) -> int:
         """See `Tickets.ask`."""
         ticket = super().ask(close=close, exit_code=exit_code, ticket=ticket)
-        self._process.send("ask", ticket, self._closing, self._exit_code)
+        if not self._ask_waits:
+            self._ask_waits = True
+            self._outbox.put(_ASK)
         return ticket
 
     def wait(self, ticket: int, deadline: float | None, patience: Patience | None = None) -> bool:
@@ -242,13 +245,31 @@ class IsolatedBackend(Tickets):
     # -- the process --------------------------------------------------------------------------
 
     def _build(self) -> ChildProcess:
+        run_id = self._values.get("run_id")
         process = ChildProcess(
-            self.kind, self._call, self._directory, run_id=self._values.get("run_id")
+            self.name,
+            self._call,
+            self._directory,
+            run_id=run_id if isinstance(run_id, str) else None,
         )
         self._values = process.values
         return process
 
+    def _send(self) -> None:
+        """Send messages: not on the caller's thread, for a process that is stopped reads none."""
+        while (message := self._outbox.get()) is not None:
+            if message is _ASK:
+                self._ask_waits = False  # first, so that what is asked from now on is sent too
+                message = "ask", self._asked, self._closing, self._exit_code
+            self._process.send(*message)
+
     def _listen(self) -> None:
+        try:
+            self._hear_until_the_end()
+        finally:
+            self._outbox.put(None)
+
+    def _hear_until_the_end(self) -> None:
         """Hear what the process has to say, and start it again if it dies."""
         while True:
             try:
@@ -270,6 +291,7 @@ class IsolatedBackend(Tickets):
 
     def _update(self, status: Status) -> None:
         self._status = status
+        self.is_refused = status.is_refused
         self._alive = time.monotonic()
         # A process that dies at the same record each time makes no progress, nor does one that
         # dies of what it is asked for at the end of the file.
@@ -284,7 +306,7 @@ class IsolatedBackend(Tickets):
 
     def _finish(self) -> None:
         """Let the process end."""
-        self._process.send("end")
+        self._outbox.put(("end",))
         self._settled = math.inf
 
     def _start_again(self, code: int) -> bool:
@@ -310,9 +332,9 @@ class IsolatedBackend(Tickets):
             self._process = process
             if self._following:
                 path, _, name, nth = self._following
-                self._process.send("follow", path, status.saved, name, nth)
+                self._outbox.put(("follow", path, status.saved, name, nth))
                 if self._asked > self._settled:
-                    self._process.send("ask", self._asked, self._closing, self._exit_code)
+                    self._outbox.put(_ASK)
             return True
         _log.error(
             "%s is given up: its process died %d times in a row. `vibe-rl sync` delivers the rest",
@@ -333,7 +355,7 @@ class IsolatedBackend(Tickets):
             mine, answered = self._request_id, -1
             while not self._answers.empty():  # nobody has waited for these
                 self._answers.get()
-            self._process.send(kind, mine, *content)
+            self._outbox.put((kind, mine, *content))
             while answered not in (mine, 0):
                 try:
                     answered, value, error = self._answers.get(timeout=PATIENCE_S)
