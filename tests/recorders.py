@@ -193,6 +193,42 @@ def make_incomplete():
     return Incomplete()
 
 
+class Uncallable(FileBackend):
+    """Has a close that can't be called."""
+
+    close = True
+
+
+def make_uncallable():
+    return Uncallable(os.devnull)
+
+
+class Unidentified(FileBackend):
+    """Can't say who it is."""
+
+    @property
+    def identity(self):
+        raise ValueError("no identity yet")
+
+
+class Lingering(FileBackend):
+    """Leaves a thread behind."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        threading.Thread(target=threading.Event().wait).start()
+
+
+class Costly(FileBackend):
+    """Ends its process if somebody reads a property."""
+
+    unit = "s"
+
+    @property
+    def costly(self):
+        sys.exit("who has read it?")
+
+
 def taken(path):
     """The records that a `FileBackend` has written."""
     return [int(line) for line in Path(path).read_text().split()]

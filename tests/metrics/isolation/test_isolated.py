@@ -168,19 +168,6 @@ def test_a_file_that_cannot_be_followed_is_said_and_ends_nothing_else(path, log,
     assert log.with_suffix(".closed").exists()
 
 
-def test_a_signal_handler_may_send_in_the_middle_of_a_message(log):
-    backend = isolated(FileBackend, log)
-
-    class Interrupted:
-        def __reduce__(self):
-            backend._process.send("nothing")  # as a handler's flush() would
-            return int, ()
-
-    backend._process.send("nothing", Interrupted())
-    assert backend.run_id == "run backend"
-    backend.close()
-
-
 def test_one_isolated_backend_serves_one_logger(tmp_path, log):
     backend = isolated(FileBackend, log)
     with (
@@ -188,6 +175,59 @@ def test_one_isolated_backend_serves_one_logger(tmp_path, log):
         pytest.raises(ValueError, match="one for each logger"),
     ):
         MetricsLogger(tmp_path / "b.jsonl", [backend])
+
+
+@LINUX
+def test_who_asks_a_process_that_is_stopped_is_not_stopped_too(path, log):
+    backend = isolated(FileBackend, log)
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"i": 0})
+        assert logger.flush()
+        os.kill(pid := backend.pid, signal.SIGSTOP)
+        try:
+            for _ in range(3_000):  # far more messages than the connection takes
+                assert backend.wait(backend.ask(), time.monotonic()) is False
+            assert backend._outbox.qsize() <= 1
+            logger.write({"i": 1})
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert taken(log) == [0, 1]
+
+
+def test_a_refused_one_is_as_quiet_as_on_a_thread(path, log, tmp_path, caplog):
+    first = isolated(FileBackend, log, identity="same")
+    second = isolated(FileBackend, tmp_path / "other", identity="same")
+    with MetricsLogger(path, [first, second]) as logger:
+        for i in range(10):
+            logger.write({"i": i})
+            assert logger.flush() is False
+        assert [stats.behind for stats in logger.stats.backends.values()] == [0, 0]
+    assert taken(log) + taken(tmp_path / "other") == list(range(10))
+    (said,) = (record.message for record in caplog.records)
+    assert "is refused: another feed delivers" in said
+
+
+def test_a_thread_that_the_backend_leaves_behind_does_not_keep_the_process(path, log, monkeypatch):
+    # Else its end would take as long as this test may.
+    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolation.isolated"], "_END_S", 60.0)
+    backend = isolated(recorders.Lingering, log)
+    pid = backend.pid
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"i": 0})
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert taken(log) == [0]
+
+
+def test_no_property_is_read_but_what_is_asked_for(path, log):
+    backend = isolated(recorders.Costly, log)
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"i": 0})
+        with pytest.raises(SystemExit):  # as on a thread
+            _ = backend.costly
+        assert logger.flush()
+    assert taken(log) == [0]
+    assert backend.unit == "s"
 
 
 def test_close_with_a_timeout_leaves_it_to_the_process(path, log, caplog):
@@ -213,7 +253,26 @@ def test_construction_errors_arrive_as_they_are():
         isolated(FileBackend, "x", colour="red")
 
 
-@pytest.mark.parametrize("bad", [3, "FileBackend", recorders.Incomplete, recorders.make_incomplete])
+def test_an_identity_that_raises_is_an_error_at_once(path, log):
+    with pytest.raises(ValueError, match="no identity yet"):
+        isolated(recorders.Unidentified, log)
+    backend = recorders.Unidentified(log)
+    with pytest.raises(ValueError, match="no identity yet"):  # as on a thread
+        MetricsLogger(path, [backend])
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        3,
+        "FileBackend",
+        recorders.Incomplete,
+        recorders.make_incomplete,
+        recorders.Uncallable,
+        recorders.make_uncallable,
+    ],
+)
 def test_what_makes_no_backend_is_a_type_error(bad):
     with pytest.raises(TypeError, match="log and close"):
         isolated(bad)

@@ -7,6 +7,7 @@ the connection breaks however that dies, and what is in the file by then is stil
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import math
 import os
@@ -15,13 +16,15 @@ import signal
 import stat
 import sys
 import threading
+import time
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from vibe_rl.metrics.backends.protocol import LogBackend
+from vibe_rl.metrics.backends.protocol import is_backend, name_of
 from vibe_rl.metrics.feed import tickets
+from vibe_rl.metrics.feed.cursor import identity_of
 from vibe_rl.metrics.feed.feed import Feed
 from vibe_rl.metrics.isolation.isolated import Status
 from vibe_rl.metrics.isolation.priority import stop_yielding, yield_to_others
@@ -32,6 +35,8 @@ from vibe_rl.metrics.threads import BackgroundThread
 _POLL_S = 0.1
 # A parent that dies in the middle of a run leaves a run that failed.
 _CRASHED = 1
+# How long threads and exit hooks that the backend leaves behind may keep the process.
+_LEFTOVERS_S = 3.0
 
 
 class Child:
@@ -60,10 +65,12 @@ class Child:
             self._session, call = self._connection.recv()
             make, args, kwargs = pickle.loads(call)  # noqa: S301 - from the parent, over a pipe
             self._backend = make(*args, **kwargs)
-            if not isinstance(self._backend, LogBackend):
+            if not is_backend(self._backend):
                 raise TypeError(  # noqa: TRY301 - as any other error of construction
                     f"a backend is an object with methods log and close, not {self._backend!r}"
                 )
+            identity_of(self._backend, 0)  # if it raises, then now
+            values = public_values(self._backend)
         except EOFError:
             return True
         except BaseException as error:  # noqa: BLE001 - the parent raises it
@@ -71,7 +78,7 @@ class Child:
             return True
         # Only now, for the parent waits for the backend to be built.
         yield_to_others(self._session)
-        self.send("ready", public_values(self._backend))
+        self.send("ready", values)
         try:
             while self._serve():
                 self._tell()
@@ -122,10 +129,10 @@ class Child:
             self._feed = Feed(
                 self._backend, path, start, name=name, nth=nth, paced=False, on_settled=self._tell
             )
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - of the file, or what the backend raises now
             self.say(logging.ERROR, f"{name} can't follow {path}: {error}")
             self._close()
-            self.send("status", Status(math.inf, 0.0, 0, 0, start, start))
+            self.send("status", Status(math.inf, 0.0, 0, 0, start, start, is_refused=False))
 
     def _look_at_file(self) -> None:
         with contextlib.suppress(OSError):  # it is gone, or about to be replaced
@@ -152,7 +159,7 @@ class Child:
                         "are values can be read"
                     )
                 pickle.dumps(value)
-        except Exception as error:  # noqa: BLE001 - the parent raises it
+        except BaseException as error:  # noqa: BLE001 - the parent raises it
             self.send("answer", request, None, _portable(error))
         else:
             self.send("answer", request, value, None)
@@ -163,7 +170,15 @@ class Child:
             return
         stats = feed.stats
         settled, delivered = feed.settled
-        status = Status(settled, delivered, stats.logged, stats.failed, feed.position, feed.saved)
+        status = Status(
+            settled,
+            delivered,
+            stats.logged,
+            stats.failed,
+            feed.position,
+            feed.saved,
+            feed.is_refused,
+        )
         if status != self._told:
             self._told = status
             self.send("status", status)
@@ -198,15 +213,20 @@ class _ToParent(logging.Handler):
 
 
 def public_values(backend: Any) -> dict[str, Any]:
-    """A backend's public attributes that are plain values, such as `run_id`."""
-    values = {}
+    """A backend's public attributes that are plain values.
+
+    Properties are code, which may take its time: only those that we need are read.
+    """
+    values: dict[str, Any] = {}
     for name in dir(backend):
         if not name.startswith("_"):
-            with contextlib.suppress(Exception):
-                value = getattr(backend, name)
-                if isinstance(value, str | int | float | None):
-                    values[name] = value
-    return values
+            value = inspect.getattr_static(backend, name, ...)
+            if name in ("run_id", "exit_code"):
+                with contextlib.suppress(Exception):
+                    value = getattr(backend, name)
+            if isinstance(value, str | int | float | None):
+                values[name] = value
+    return {**values, "name": name_of(backend)}
 
 
 def _leave_pipes() -> None:
@@ -243,6 +263,16 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     if not Child(Connection(descriptor)).run():
         os._exit(1)  # a thread hangs in the backend
+    BackgroundThread(_end_soon, "end").start()
+
+
+def _end_soon() -> None:
+    """End the process, if a thread that the backend has left behind keeps it."""
+    time.sleep(_LEFTOVERS_S)
+    for output in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            output.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
