@@ -61,6 +61,37 @@ def test_what_is_no_environment_is_named():
         make_env(3, 1)
 
 
+class Plain(Alone):
+    """An environment of gymnax before 1.0: a step gives five values."""
+
+    def step(self, key, state, action, params=None):
+        obs, state, reward, terminated, truncated, info = super().step(key, state, action, params)
+        return obs, state, reward, terminated | truncated, info
+
+
+class Forgetful(Alone):
+    def step(self, key, state, action, params=None):
+        return *super().step(key, state, action, params)[:5], {}
+
+
+class Shapeless(Alone):
+    def reset(self, key, params=None):
+        return super().reset(key, params)[0]
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (Plain(), r"step\(\) gives 5 values; .* obs, state, reward, terminated, truncated, info"),
+        (Forgetful(), r"no info\['final_observation'\]"),
+        (Shapeless(), r"reset\(\) gives no pair \(obs, state\)"),
+    ],
+)
+def test_what_an_environment_does_not_give_is_named(env, message):
+    with pytest.raises(TypeError, match=message):
+        make_env(env, 1)
+
+
 def test_observations_of_any_shape_and_kind_are_flat_floats():
     env = make_env("Catch-bsuite", 3)  # a board of 10 by 5 integers
     obs, state = env.reset(jax.random.key(0))

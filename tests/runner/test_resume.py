@@ -10,11 +10,13 @@ import time
 import jax
 import numpy as np
 import pytest
+from gymnax.environments.classic_control.cartpole import CartPole, EnvParams
 
 from vibe_rl import runner
 from vibe_rl.metrics import MetricsLogger, read_metrics
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner import DQNConfig, PPOConfig, SACConfig, train_ppo
+from vibe_rl.runner.run_lock import training_alone
 
 CONFIG = PPOConfig(
     total_timesteps=640,
@@ -100,15 +102,20 @@ def whole(tmp_path_factory):
     return train
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(whole, tmp_path):
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(whole, tmp_path, caplog):
     expected_run, expected = whole("train_ppo")
     run = RunDir("stopped", tmp_path)
+    warnings = []
     for stop in (64, 352):  # before the first checkpoint; after several
         with pytest.raises(StopError):
             train_ppo(CONFIG, run_dir=run, callback=stop_at(stop))
         assert read_metrics(run)[-1]["step"] == stop
+        warnings.append([each for each in caplog.messages if "begins anew" in each])
 
     results = train_ppo(CONFIG, run_dir=run)
+    assert warnings[0] == []
+    assert warnings[1] == [each for each in caplog.messages if "begins anew" in each]
+    assert str(run.log_path("metrics.superseded.jsonl")) in warnings[1][0]
     assert_same(results, expected)
     assert records(run) == records(expected_run)
     assert steps(run) == steps(expected_run)
@@ -157,7 +164,22 @@ def test_other_settings_are_refused_by_name(whole, tmp_path):
     annealed = dataclasses.replace(CONFIG, anneal_learning_rate=True, total_timesteps=6400)
     with pytest.raises(ValueError, match="schedules depend on total_timesteps"):
         train_ppo(annealed, run_dir=run)
+    with pytest.raises(ValueError, match=r"env\.params\.max_steps_in_episode=500, not 9: .* `env`"):
+        train_ppo(CONFIG, env=(CartPole(), EnvParams(max_steps_in_episode=9)), run_dir=run)
     assert PPOConfig(**run.load_config()) == CONFIG
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path):
+    run = RunDir("foreign", tmp_path)
+    run.checkpoint_dir(10).mkdir()
+    for config in (None, {"lr": 1}, SACConfig()):
+        if config is not None:
+            run.save_config(config)
+        with pytest.raises(ValueError, match=r"10 is of another program .* a new run directory"):
+            train_ppo(CONFIG, run_dir=run)
+    run.save_config(CONFIG)
+    with pytest.raises(ValueError, match="10 is no checkpoint that this version has saved"):
+        train_ppo(CONFIG, run_dir=run)
 
 
 def test_a_run_whose_file_another_logger_writes_is_not_resumed(tmp_path):
@@ -167,6 +189,21 @@ def test_a_run_whose_file_another_logger_writes_is_not_resumed(tmp_path):
         logger.flush()
         with pytest.raises(OSError, match="another logger has the file open"):
             train_ppo(CONFIG, run_dir=run)
+    assert not (run.root / "config.json").exists()
+
+
+def test_a_second_start_leaves_alone_a_run_under_way(tmp_path):
+    run = RunDir("live", tmp_path)
+    being_saved = run.checkpoints / "step_000000000032.orbax-checkpoint-tmp"
+    with training_alone(run):
+        being_saved.mkdir()
+        run.save_config(CONFIG)
+        with pytest.raises(OSError, match="a training is under way there"):
+            train_ppo(dataclasses.replace(CONFIG, gamma=0.5), run_dir=run)
+    assert being_saved.exists()
+    assert PPOConfig(**run.load_config()) == CONFIG
+    with training_alone(run):  # it is free again
+        pass
 
 
 RUN = """

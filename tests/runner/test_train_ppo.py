@@ -203,9 +203,15 @@ def test_backends_get_every_record(tmp_path):
     assert recorder.closed
 
 
-def test_backends_without_a_run_directory_are_refused():
+def test_backends_are_closed_too_if_the_run_is_refused(tmp_path):
+    refused = Recorder(), Recorder()
     with pytest.raises(ValueError, match="give a run_dir"):
-        train_ppo(SHORT, backends=[Recorder()])
+        train_ppo(SHORT, backends=[refused[0]])
+    with pytest.raises(TypeError, match="config is a PPOConfig"):
+        train_ppo(None, run_dir=RunDir("short", tmp_path), backends=[refused[1]])
+    assert [each.closed for each in refused] == [True, True]
+    with pytest.raises(TypeError, match="backends is a list of backends"):
+        train_ppo(SHORT, run_dir=RunDir("short", tmp_path), backends=Recorder())
 
 
 def test_a_run_that_fails_keeps_what_it_logged(tmp_path):

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 train = SubcommandApp()
 
 _CONFIGS: dict[str, type[TrainConfig]] = {"ppo": PPOConfig, "sac": SACConfig, "dqn": DQNConfig}
-_TAKES: dict[str, Literal["discrete", "continuous"]] = {"sac": "continuous", "dqn": "discrete"}
 
 _HAS_TENSORBOARD = find_spec("tensorboardX") is not None
 
@@ -149,7 +149,8 @@ def resume(
         algorithm = _algorithm_of(saved)
         if total_timesteps is not None:
             saved["total_timesteps"] = total_timesteps
-        _train(algorithm, _checked(algorithm, saved), run_dir, options, stop, is_new=False)
+        config = _checked(algorithm, saved, run_dir)
+        _train(algorithm, config, run_dir, options, stop, is_new=False)
 
 
 def _begin(algorithm: str, unchecked: TrainConfig, options: RunOptions) -> None:
@@ -173,16 +174,16 @@ def _algorithm_of(saved: dict[str, Any]) -> str:
     raise UsageError("its config is of no algorithm of this version: train it by its own program")
 
 
-def _checked(algorithm: str, settings: dict[str, Any]) -> Any:
-    """The config, once it is sure that a run with it can begin."""
-    getattr(runner, f"train_{algorithm}")  # first, for its error names the extra that is missing
-    from vibe_rl.runner.environment import check_actions, make_env  # noqa: PLC0415 - as above
+def _checked(algorithm: str, settings: dict[str, Any], run: "RunDir | None" = None) -> Any:
+    """The config, once it is sure that a run with it can begin, or that this run can go on so."""
+    train = getattr(runner, f"train_{algorithm}")  # first: its error names the extra that is absent
+    from vibe_rl.runner.run_settings import check_settings  # noqa: PLC0415 - as above
 
     try:
         config = _CONFIGS[algorithm](**settings)
-        env = make_env(config.env_id, config.num_envs)
-        if algorithm in _TAKES:
-            check_actions(algorithm.upper(), env, takes=_TAKES[algorithm])
+        env = getattr(sys.modules[train.__module__], algorithm.upper()).make_env(config)
+        if run is not None:
+            check_settings(run, config, env)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return config

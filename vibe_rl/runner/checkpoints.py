@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vibe_rl.config_json import decode_config, encode_config
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.config import TrainConfig
 from vibe_rl.runner.history import History
@@ -36,20 +35,14 @@ class Checkpoints:
     best evaluation.
 
     Args:
-        run_dir: The run's directory.
+        run_dir: The run's directory, in which nobody else trains: see `training_alone`.
         config: The run's settings.
-
-    Raises:
-        ValueError: If the directory holds a run with other settings.
     """
 
     def __init__(self, run_dir: RunDir, config: TrainConfig) -> None:
         self._run_dir = run_dir
         self._config = config
         self._history = History()
-        if run_dir.latest_checkpoint() is not None:
-            _check_config(run_dir, config)
-        run_dir.save_config(config)
         for remains in run_dir.checkpoints.glob("step_*.orbax-checkpoint-tmp*"):
             shutil.rmtree(remains)  # of a save that was killed
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -74,17 +67,22 @@ class Checkpoints:
 
         Returns:
             What it holds; None if there is none.
+
+        Raises:
+            ValueError: If it holds something else.
         """
         path = self._run_dir.latest_checkpoint()
         if path is None:
             return None
-        restored = self._orbax.restore(
-            path,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
-                history=ocp.args.StandardRestore(),
-            ),
-        )
+        state = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        args = ocp.args.Composite(state=state, history=ocp.args.StandardRestore())
+        try:
+            restored = self._orbax.restore(path, args=args)
+        except (OSError, ValueError, TypeError, KeyError) as error:  # which, hangs on what is there
+            raise ValueError(
+                f"{path} is no checkpoint that this version has saved in a run with this config:"
+                " train in a new run directory"
+            ) from error
         arrays = {name: np.asarray(values) for name, values in restored.history.items()}
         done = int(arrays.pop("done"))
         self._history = History(arrays)
@@ -115,22 +113,3 @@ class Checkpoints:
         if best is not None and self._run_dir.checkpoint_dir(best).is_dir():
             self._run_dir.mark_best(best)
         self._run_dir.cleanup_checkpoints(self._config.keep_checkpoints)
-
-
-def _check_config(run_dir: RunDir, config: TrainConfig) -> None:
-    saved, given = run_dir.load_config(), decode_config(encode_config(config))
-    differing = {name for name in saved.keys() | given.keys() if saved.get(name) != given.get(name)}
-    longer = saved.get("total_timesteps", 0) < config.total_timesteps
-    if longer and config.can_be_extended:
-        differing -= {"total_timesteps"}
-    if differing:
-        changes = ", ".join(
-            f"{name}={saved.get(name)!r}, not {given.get(name)!r}" for name in sorted(differing)
-        )
-        hint = ""
-        if "total_timesteps" in differing and longer:
-            hint = "; its schedules depend on total_timesteps, so it can't be made longer"
-        raise ValueError(
-            f"{run_dir.root} holds a run with {changes}: go on with the same config, or train in"
-            f" a new run directory{hint}"
-        )

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from vibe_rl.metrics import MetricsLogger
 from vibe_rl.runner.config import TrainConfig
-from vibe_rl.runner.environment import VectorEnv
+from vibe_rl.runner.environment import VectorEnv, check_actions, make_env
 from vibe_rl.runner.evaluation import Evaluation, evaluate
 from vibe_rl.runner.schedule import Stretch
 
@@ -28,6 +28,9 @@ class Algorithm(NamedTuple):
     trace serves all seeds.
 
     Attributes:
+        name: What messages call it.
+        config_class: The class of its configs.
+        takes: The kind of actions that it is made for; None is any.
         init: `(config, env, key) -> state`: all that the run needs to go on from there, as a pytree
             of arrays.
         chunk: `(config, env, state, num_updates) -> (state, metrics)`: trains for so many updates,
@@ -36,9 +39,33 @@ class Algorithm(NamedTuple):
             observations `(n, obs_size)`.
     """
 
+    name: str
+    config_class: type[TrainConfig]
+    takes: Literal["discrete", "continuous"] | None
     init: Callable[[Any, VectorEnv, jax.Array], Any]
     chunk: Callable[[Any, VectorEnv, Any, jax.Array], tuple[Any, Any]]
     act: Callable[[Any, VectorEnv, Any, jax.Array], jax.Array]
+
+    def make_env(self, config: TrainConfig, env: Any = None) -> VectorEnv:
+        """Make what a config is to be trained in.
+
+        Args:
+            config: The settings.
+            env: An environment in place of the config's; see `environment.make_env`.
+
+        Returns:
+            The environments.
+
+        Raises:
+            TypeError: If the config is another algorithm's, or `env` is no environment.
+            ValueError: If the environment is unknown, or its actions are of another kind.
+        """
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"config is a {self.config_class.__name__}, not {config!r}")
+        envs = make_env(config.env_id if env is None else env, config.num_envs)
+        if self.takes is not None:
+            check_actions(self.name, envs, takes=self.takes)
+        return envs
 
 
 class Compiled:
@@ -83,7 +110,8 @@ class Compiled:
         if self._train is None:
             self._train = self._compile(state, stretch, logger)
         state, records = self._train(state, self._seeds, stretch.num_updates, stretch.step)
-        return state, jax.device_get(records)  # waits for it
+        # Waits for it. Not `jax.device_get`, which takes several times as long.
+        return state, {name: np.asarray(values) for name, values in records.items()}
 
     def evaluate(self, state: Any, step: int) -> Arrays:
         """Evaluate a state: gives the record, or the records of all seeds as arrays."""

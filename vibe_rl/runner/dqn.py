@@ -20,7 +20,7 @@ from vibe_rl.metrics import LogBackend
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.compiled import Algorithm
 from vibe_rl.runner.dqn_config import DQNConfig
-from vibe_rl.runner.environment import DiscreteActions, VectorEnv, check_actions, make_env
+from vibe_rl.runner.environment import DiscreteActions, VectorEnv
 from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import MLP, Params
 from vibe_rl.runner.off_policy import LossMetrics, TrainState, first_state, train
@@ -89,22 +89,18 @@ def train_dqn(
 
     Raises:
         TypeError: If `config` is no `DQNConfig`, or `run_dir` no `RunDir`.
-        ValueError: If the environment is unknown or its actions are not discrete, or if there are
-            backends but no run directory.
+        ValueError: If the environment's actions are not discrete; and see `train_ppo`.
+        OSError: See `train_ppo`.
 
     Examples:
         >>> run = RunDir("dqn_cartpole")
         >>> config = DQNConfig(total_timesteps=20_000, seed=1)
         >>> train_state, metrics = train_dqn(config, run_dir=run)
     """
-    if not isinstance(config, DQNConfig):
-        raise TypeError(f"config is a DQNConfig, not {config!r}")
-    envs = make_env(config.env_id if env is None else env, config.num_envs)
-    check_actions("DQN", envs, takes="discrete")
     return run_loop(
-        Algorithm(init_train_state, train_chunk, act),
+        DQN,
         config,
-        envs,
+        env,
         run_dir=run_dir,
         backends=backends,
         callback=callback,
@@ -225,3 +221,6 @@ def loss(
 
 def _value_of(action: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, action[..., None], axis=-1)[..., 0]
+
+
+DQN = Algorithm("DQN", DQNConfig, "discrete", init_train_state, train_chunk, act)

@@ -79,6 +79,7 @@ class VectorEnv:
         params: Its parameters.
         num_envs: Number of copies.
         name: What messages and configs call it.
+        kind: The environment's class, with its module.
         actions: What actions it takes.
     """
 
@@ -86,6 +87,7 @@ class VectorEnv:
     params: Any
     num_envs: int
     name: str
+    kind: str
     actions: DiscreteActions | ContinuousActions
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, Any]:
@@ -143,7 +145,8 @@ def make_env(env: Any, num_envs: int) -> VectorEnv:
         The environments; for an id, the same object each time.
 
     Raises:
-        TypeError: If the environment lacks a method, or has an action space of another kind.
+        TypeError: If the environment lacks a method or something that its steps must give, or has
+            an action space of another kind.
         ValueError: If gymnax has no such environment.
     """
     if isinstance(env, str):
@@ -183,8 +186,33 @@ def _wrap(env: Any, params: Any, num_envs: int, name: str) -> VectorEnv:
         actions = ContinuousActions(tuple(low.tolist()), tuple(high.tolist()))
     else:
         raise TypeError(f"{name} has actions of {space!r:.99}; supported are Discrete and Box")
+    _check_interface(env, params, space, name)
+    kind = f"{type(env).__module__}.{type(env).__qualname__}"
     wrapped = LogWrapper(FlattenObservationWrapper(env))
-    return VectorEnv(wrapped, params, num_envs, name, actions)
+    return VectorEnv(wrapped, params, num_envs, name, kind, actions)
+
+
+def _check_interface(env: Any, params: Any, space: Discrete | Box, name: str) -> None:
+    """Raise unless the first step of an episode gives what those of gymnax 1.0 give."""
+
+    def first_step(key: jax.Array) -> Any:
+        begun = env.reset(key, params)
+        if not (isinstance(begun, tuple) and len(begun) == 2):
+            raise TypeError(f"{name}'s reset() gives no pair (obs, state), but {begun!r:.99}")
+        return env.step(key, begun[1], space.sample(key), params)
+
+    step = jax.eval_shape(first_step, jax.random.key(0))
+    if not (isinstance(step, tuple) and len(step) == 6):
+        gives = f"{len(step)} values" if isinstance(step, tuple) else type(step).__name__
+        raise TypeError(
+            f"{name}'s step() gives {gives}; that of gymnax 1.0 gives six: obs, state, reward,"
+            " terminated, truncated, info"
+        )
+    if "final_observation" not in step[5]:
+        raise TypeError(
+            f"{name}'s step() gives no info['final_observation'], what the action led to: where an"
+            " episode ends, obs is already of the next one"
+        )
 
 
 def check_actions(
@@ -195,14 +223,19 @@ def check_actions(
     Args:
         algorithm: What the message calls the algorithm.
         env: The environments.
-        takes: The kind of actions that the algorithm is made for.
+        takes: The kind of actions that the algorithm is made for; continuous ones need bounds.
 
     Raises:
-        ValueError: If the environment's actions are of the other kind.
+        ValueError: If the environment's actions are of the other kind, or unbounded.
     """
     has = "discrete" if isinstance(env.actions, DiscreteActions) else "continuous"
     if has != takes:
         others = "train_ppo or train_dqn" if has == "discrete" else "train_ppo or train_sac"
         raise ValueError(
             f"{algorithm} takes {takes} actions, and those of {env.name} are {has}: use {others}"
+        )
+    if isinstance(env.actions, ContinuousActions) and not np.isfinite(env.actions).all():
+        raise ValueError(
+            f"{algorithm} takes actions between bounds, and those of {env.name} have none:"
+            " use train_ppo"
         )

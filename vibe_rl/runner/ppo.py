@@ -16,7 +16,7 @@ import optax
 from vibe_rl.metrics import LogBackend
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.compiled import Algorithm
-from vibe_rl.runner.environment import Outcome, VectorEnv, make_env
+from vibe_rl.runner.environment import Outcome, VectorEnv
 from vibe_rl.runner.episodes import RecentEpisodes
 from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import ActorCritic, Params
@@ -114,8 +114,10 @@ def train_ppo(
         config: The settings, the environment and the seed among them.
         env: An environment in place of the config's: an object with gymnax's interface, or a pair
             of such an object and its parameters.
-        run_dir: Where to save the config and log to; None logs nothing.
-        backends: What else gets every record; needs a `run_dir`.
+        run_dir: Where to save the config and log to; None logs nothing. If it has a checkpoint, the
+            run goes on from there; else anew.
+        backends: What else gets every record; needs a `run_dir`. They are closed in the end,
+            whatever that is.
         callback: Called as `callback(step, train_state, metrics)` after each record, with its
             fields, and those of an evaluation at the same step. Training waits for it.
         progress: Whether to show a progress bar on a terminal.
@@ -127,21 +129,22 @@ def train_ppo(
         them.
 
     Raises:
-        TypeError: If `config` is no `PPOConfig`, or `run_dir` no `RunDir`.
-        ValueError: If the environment is unknown, or if there are backends but no run directory.
+        TypeError: If `config` is no `PPOConfig`, `run_dir` no `RunDir`, or `env` lacks something
+            of gymnax's interface.
+        ValueError: If the environment is unknown; if there are backends but no run directory; or if
+            the run directory has a checkpoint of another config, environment or program.
+        OSError: If a training is under way in the run directory; or if records have to make way
+            there, but another logger has the metrics file open.
 
     Examples:
         >>> run = RunDir("ppo_cartpole")
         >>> config = PPOConfig(total_timesteps=20_000, seed=1)
         >>> train_state, metrics = train_ppo(config, run_dir=run)
     """
-    if not isinstance(config, PPOConfig):
-        raise TypeError(f"config is a PPOConfig, not {config!r}")
-    envs = make_env(config.env_id if env is None else env, config.num_envs)
     return run_loop(
-        Algorithm(init_train_state, train_chunk, act),
+        PPO,
         config,
-        envs,
+        env,
         run_dir=run_dir,
         backends=backends,
         callback=callback,
@@ -348,3 +351,6 @@ def loss(
         "clip_fraction": jnp.mean(jnp.abs(ratio - 1.0) > epsilon),
     }
     return actor_loss + config.value_coef * critic_loss - config.entropy_coef * entropy, metrics
+
+
+PPO = Algorithm("PPO", PPOConfig, None, init_train_state, train_chunk, act)

@@ -17,7 +17,7 @@ import optax
 from vibe_rl.metrics import LogBackend
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner.compiled import Algorithm
-from vibe_rl.runner.environment import ContinuousActions, VectorEnv, check_actions, make_env
+from vibe_rl.runner.environment import ContinuousActions, VectorEnv
 from vibe_rl.runner.loop import Callback, run_loop
 from vibe_rl.runner.networks import Params, SquashedActor, TwinCritic
 from vibe_rl.runner.off_policy import LossMetrics, TrainState, first_state, train
@@ -103,26 +103,19 @@ def train_sac(
 
     Raises:
         TypeError: If `config` is no `SACConfig`, or `run_dir` no `RunDir`.
-        ValueError: If the environment is unknown or its actions are not continuous and bounded, or
-            if there are backends but no run directory.
+        ValueError: If the environment's actions are not continuous and bounded; and see
+            `train_ppo`.
+        OSError: See `train_ppo`.
 
     Examples:
         >>> run = RunDir("sac_pendulum")
         >>> config = SACConfig(total_timesteps=20_000, seed=1)
         >>> train_state, metrics = train_sac(config, run_dir=run)
     """
-    if not isinstance(config, SACConfig):
-        raise TypeError(f"config is a SACConfig, not {config!r}")
-    envs = make_env(config.env_id if env is None else env, config.num_envs)
-    check_actions("SAC", envs, takes="continuous")
-    if not np.isfinite([actions_of(envs).low, actions_of(envs).high]).all():
-        raise ValueError(
-            f"SAC takes actions between bounds, and those of {envs.name} have none: use train_ppo"
-        )
     return run_loop(
-        Algorithm(init_train_state, train_chunk, act),
+        SAC,
         config,
-        envs,
+        env,
         run_dir=run_dir,
         backends=backends,
         callback=callback,
@@ -334,3 +327,6 @@ def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array, target_entropy: 
         The loss.
     """
     return -jnp.exp(log_alpha) * jnp.mean(log_prob + target_entropy)
+
+
+SAC = Algorithm("SAC", SACConfig, "continuous", init_train_state, train_chunk, act)
