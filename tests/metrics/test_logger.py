@@ -285,6 +285,37 @@ def test_a_backend_may_write_and_flush_too(path):
     assert logger.stats.backends["Echo"].failed == 0
 
 
+def test_a_backend_that_closes_its_logger_is_told_to_leave_it(path, caplog):
+    class Stop(Recorder):
+        def log(self, record, step=None):
+            super().log(record, step)
+            outcomes.append(logger.close())
+
+    backend, outcomes = Stop(), []
+    with MetricsLogger(path, [backend]) as logger:
+        logger.write({"i": 0})
+        assert logger.flush()
+        logger.write({"i": 1})
+    assert outcomes == [False, False]
+    assert (len(backend.calls), backend.closed) == (2, 1)
+    assert caplog.text.count("close it on the thread that writes") == 1
+
+
+def test_a_backend_may_close_a_logger_of_its_own(path, tmp_path):
+    class Tee(Recorder):
+        def log(self, record, step=None):
+            inner.write(record)
+
+        def close(self):
+            closed.append(inner.close())
+
+    inner, closed = MetricsLogger(tmp_path / "inner.jsonl", [own := Recorder()]), []
+    with MetricsLogger(path, [Tee()]) as logger:
+        logger.write({"i": 0})
+    assert closed == [True]
+    assert len(own.calls) == 1
+
+
 def test_a_logging_handler_may_write_and_flush_too(path):
     class Handler(logging.Handler):
         def emit(self, record):

@@ -123,6 +123,7 @@ class MetricsLogger(LogsInsideJit):
         self._start_ns = time.monotonic_ns()
         self._closed = False  # whether write() refuses
         self._outcome: bool | None = None  # of close(), once it is through
+        self._has_warned = False  # of a close() from within a backend
         self._logs = process == "all" or process_index() == 0
         self._unused = [] if self._logs else checked
         if self._logs and resume_step is not None:
@@ -254,7 +255,8 @@ class MetricsLogger(LogsInsideJit):
         """Write out and deliver everything, close the backends, and release the file.
 
         Closing again does nothing, unless time ran out before all was in the file: then it goes on
-        with that. `write()` from now on raises `ValueError`.
+        with that. `write()` from now on raises `ValueError`. A backend can't close the logger that
+        calls it: this returns False then, with a warning.
 
         Args:
             timeout: The most seconds to wait. None waits as long as it takes, except for a backend
@@ -324,6 +326,18 @@ class MetricsLogger(LogsInsideJit):
         # Each step may be repeated, so that after a Ctrl-C in one, exit goes on from there.
         if self._outcome is not None:
             return self._outcome
+        thread = threading.current_thread()
+        if isinstance(thread, BackgroundThread) and (
+            thread.owner is self._writer or thread.owner in self._feeds
+        ):  # which this would wait for, and which waits for us
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning(
+                    "%s: not closed from within a backend's call; close it on the thread that "
+                    "writes",
+                    self.path,
+                )
+            return False
         deadline = None if timeout is None else time.monotonic() + timeout
         # A part of the time is for what has arrived.
         arrived = self._arrivals.wait(None if timeout is None else time.monotonic() + 0.9 * timeout)

@@ -7,10 +7,19 @@ from collections.abc import Callable
 
 
 class BackgroundThread(threading.Thread):
-    """A thread of ours. A `write()` from one never waits, lest it wait for itself."""
+    """A thread of ours. A `write()` from one never waits, lest it wait for itself.
+
+    Args:
+        target: The method that it runs.
+        name: What it does.
+
+    Attributes:
+        owner: The object whose method it runs.
+    """
 
     def __init__(self, target: Callable[[], None], name: str) -> None:
         super().__init__(target=target, name=f"vibe_rl {name}", daemon=True)
+        self.owner: object = getattr(target, "__self__", None)
 
 
 class Alarm:

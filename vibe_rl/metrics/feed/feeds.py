@@ -53,6 +53,9 @@ class Feeds:
         if any(feed.takes_exit_code for feed in self._feeds):
             exit_watch.start(self)
 
+    def __contains__(self, feed: object) -> bool:
+        return any(feed is each for each in self._feeds)
+
     @property
     def stats(self) -> dict[str, BackendStats]:
         """How far each backend is, by name."""
