@@ -334,9 +334,14 @@ def _open_untouched(root: Path) -> RunDir:
     return run
 
 
-def _local_path(base_dir: str | os.PathLike[str]) -> Path:
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a URL, such as `gs://bucket/runs`, which as a path would be a local one."""
     # A `Path` made of a URL has lost one slash: gs:/bucket.
-    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(base_dir)):
+    return re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)) is not None
+
+
+def _local_path(base_dir: str | os.PathLike[str]) -> Path:
+    if is_url(base_dir):
         raise ValueError(
             f"base_dir must be a local directory, got the URL {os.fspath(base_dir)!r}; "
             "write the run to a local disk, or mount the store, and copy it from there"

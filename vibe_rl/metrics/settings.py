@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import operator
 import os
-import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from vibe_rl.metrics.backends.inert import InertBackend
 from vibe_rl.metrics.backends.protocol import LogBackend, is_backend
 from vibe_rl.metrics.isolation.isolated import IsolatedBackend
 from vibe_rl.metrics.writer import Overflow
-from vibe_rl.run_dir import RunDir
+from vibe_rl.run_dir import RunDir, is_url
 
 Process = Literal["primary", "all"]
 
@@ -61,8 +60,7 @@ def local_path(path: str | os.PathLike[str] | RunDir) -> Path:
     """
     if isinstance(path, RunDir):
         path = path.log_path()
-    # A `Path` made of a URL has lost one slash: gs:/bucket.
-    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+    if is_url(path):
         raise ValueError(f"{os.fspath(path)!r} is a URL; metrics are written to a local path")
     path = Path(path)
     if path.is_dir():

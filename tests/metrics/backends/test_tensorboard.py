@@ -229,6 +229,22 @@ def test_a_directory_that_is_deleted_or_moved_is_made_again(tmp_path, harm, capl
     assert caplog.text.count("was deleted or moved") == 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+def test_a_field_of_many_values_leaves_a_process_its_descriptors(tmp_path, caplog):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    backend = TensorBoardBackend(tmp_path, split_by="env")
+    for _ in range(2):
+        for env in range(400):
+            backend.log({"env": env})
+    backend.flush()
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= 129
+    backend.close()
+    assert sum(part.is_dir() for part in tmp_path.iterdir()) == 128
+    rest = [value for _, _, value in tensorboard_scalars(tmp_path)["env"]]
+    assert [value for value in rest if value >= 128] == 2 * list(range(128, 400))
+    assert caplog.text.count("env has more than 128 values") == 1
+
+
 def test_split_by_is_a_field(tmp_path):
     with pytest.raises(TypeError, match="split_by is the name of a field"):
         TensorBoardBackend(tmp_path, split_by=3)

@@ -101,6 +101,15 @@ def test_charts_have_step_on_their_axis_once_there_are_steps(tmp_path):
     assert [row.get("step") for row in wandb_rows(file)] == [None, 7, 8, 8]
 
 
+@pytest.mark.parametrize("step", [None, "text", True])
+def test_a_step_that_is_no_number_gives_no_other_row_a_step(tmp_path, step):
+    backend = WandbBackend()
+    backend.log({"step": step, "loss": 1.0})
+    backend.log({"loss": 2.0})
+    backend.close()
+    assert [row.get("step", "none") for row in rows_of(tmp_path)] == [step, "none"]
+
+
 def test_the_record_given_is_left_as_it_is():
     backend = WandbBackend()
     record = {"loss": 1.0}
@@ -262,6 +271,14 @@ def test_a_run_dir_that_can_not_be_written_is_an_error_before_the_run_starts(tmp
     assert not asked
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/run", "gs:/bucket/run"])
+def test_a_run_dir_that_is_a_url_is_refused(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"run_dir is a local directory, not the URL '{url}'"):
+        WandbBackend(run_dir=url)
+    assert not list(tmp_path.iterdir())
+
+
 # -- several runs in one process --------------------------------------------------------------
 
 
@@ -333,25 +350,6 @@ def test_an_isolated_run_has_every_row_and_is_about_the_trainer(tmp_path, monkey
         assert row == record
     shown = first_of("environment", tmp_path)
     assert (shown.program, [*shown.args]) == ("train.py", ["--seed", "3"])
-
-
-@pytest.mark.usefixtures("in_the_environment")
-def test_an_isolated_run_measures_the_trainer():
-    backend = isolated(WandbBackendThatTells)
-    assert backend.measured_process == os.getpid() != backend.own_process
-    backend.close()
-
-
-class WandbBackendThatTells(WandbBackend):
-    """Tells whose statistics W&B takes."""
-
-    @property
-    def measured_process(self):
-        return self._run.settings.x_stats_pid
-
-    @property
-    def own_process(self):
-        return os.getpid()
 
 
 @pytest.mark.usefixtures("in_the_environment")

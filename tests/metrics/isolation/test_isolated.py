@@ -1,5 +1,6 @@
 """Isolated backends: the same as on a thread, in a process that outlives and survives."""
 
+import functools
 import math
 import os
 import random
@@ -14,7 +15,14 @@ import pytest
 import recorders
 from recorders import Complaining, Dying, FileBackend, Named, is_complete, taken
 
-from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated, read_metrics
+from vibe_rl.metrics import (
+    MetricsLogger,
+    TensorBoardBackend,
+    WandbBackend,
+    isolated,
+    read_metrics,
+    resume_wandb,
+)
 from vibe_rl.metrics.feed.cursor import cursor_path
 from vibe_rl.metrics.lines import Position
 
@@ -311,6 +319,23 @@ def test_jax_values_travel_as_host_values_and_the_process_never_imports_jax(log)
     assert "array([0, 1, 2]" in backend.given
     assert backend.has_jax is False
     backend.close()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        WandbBackend,
+        resume_wandb,
+        functools.partial(WandbBackend, project="rl"),
+        functools.partial(functools.partial(resume_wandb), project="rl"),
+        recorders.WatchingBackend,
+    ],
+)
+def test_other_processes_of_a_job_start_no_run(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("vibe_rl.metrics.backends.inert.process_index", lambda: 1)
+    backend = isolated(make, run_dir=tmp_path, mode="offline")
+    assert backend.run_id is None
+    assert not list(tmp_path.iterdir())
 
 
 # -- priority and place ---------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from vibe_rl.processes import process_index
 
 _Backend = TypeVar("_Backend", bound=type)
+_Make = TypeVar("_Make", bound=Callable[..., Any])
 
 
 class InertBackend:
@@ -42,5 +44,18 @@ def primary_only(backend: _Backend) -> _Backend:
         return object.__new__(cls) if process_index() == 0 else InertBackend()
 
     decorated.__new__ = new
-    decorated.primary_only = True
-    return backend
+    return makes_primary_only(backend)
+
+
+def makes_primary_only(make: _Make) -> _Make:
+    """Mark what makes a backend of a class that is `primary_only`."""
+    marked: Any = make
+    marked.primary_only = True
+    return make
+
+
+def is_inert_here(make: Callable[..., Any]) -> bool:
+    """Whether what makes a backend would make an `InertBackend` in this process."""
+    while isinstance(make, functools.partial):
+        make = make.func
+    return process_index() != 0 and getattr(make, "primary_only", False)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 _Backend = TypeVar("_Backend")
 
+_log = logging.getLogger("vibe_rl")
+
 # A file's name may have 255 bytes, a W&B id 128.
 _LABEL_CHARACTERS = 60
+# Each part keeps a file open, and a process may have 256 to 1024.
+_MOST = 128
 
 
 class Parts(Generic[_Backend]):
     """Makes a backend for each value of a field, when the first record that has it comes.
+
+    But for no more than 128 values: records with further ones have no part, which is warned of.
 
     Args:
         field: The field's name; None: there are no parts.
@@ -28,18 +35,27 @@ class Parts(Generic[_Backend]):
         self.field = field
         self._make = make
         self._parts: dict[str, _Backend] = {}
+        self._has_warned = False
 
     def of(self, record: dict[str, Any]) -> _Backend | None:
-        """The backend that a record belongs to; None if it has no such field."""
+        """The backend that a record belongs to; None if it belongs to no part."""
         if self.field is None:
             return None
         value = record.get(self.field)
         if value is None or isinstance(value, dict | list):
             return None
         name = f"{self.field}-{value}"
-        if name not in self._parts:
-            self._parts[name] = self._make(value, _label(name))
-        return self._parts[name]
+        part = self._parts.get(name)
+        if part is None and len(self._parts) < _MOST:
+            part = self._parts[name] = self._make(value, _label(name))
+        if part is None and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "%s has more than %d values: records with further ones are logged unsplit",
+                self.field,
+                _MOST,
+            )
+        return part
 
     def __iter__(self) -> Iterator[_Backend]:
         return iter(self._parts.values())

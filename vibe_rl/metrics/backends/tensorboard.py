@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import socket
 import struct
@@ -12,7 +11,6 @@ import time as clock
 from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from vibe_rl.metrics.backends.inert import primary_only
@@ -48,7 +46,8 @@ class TensorBoardBackend:
         log_dir: Where the event file goes; made if missing. Each backend writes a file of its own,
             from its first number on, so a run that is opened again adds to its curves.
         split_by: A field, such as `"seed"`: records that have it go to a directory of their own,
-            `log_dir/seed-3`, whose curves TensorBoard draws beside the others. None: no field.
+            `log_dir/seed-3`, whose curves TensorBoard draws beside the others. Records with more
+            values than 128 go to `log_dir` itself, with a warning. None: no field.
 
     Raises:
         ImportError: If neither tensorboardX nor TensorBoard itself (which `torch.utils.tensorboard`
@@ -66,7 +65,7 @@ class TensorBoardBackend:
         self._parts = Parts(split_by, lambda _, label: self._part(label))
         self._went_back_to: int | None = None
         self._new_event, self._crc32c = _library()
-        self._dir = writable(_local_path(log_dir), "log_dir")
+        self._dir = writable(log_dir, "log_dir")
         self._file: BinaryIO | None = None
         self._head = self._new_event()
         self._kinds: dict[tuple[str, ...], tuple[Callable[..., bytes], list[Any]]] = {}
@@ -257,16 +256,6 @@ def _pieces(
     pieces[0] = event.SerializeToString()[:-values] + pieces[0]
     layout = "".join(f"{len(piece)}sf" for piece in pieces[::2])
     return struct.Struct(f"<{layout}").pack, pieces
-
-
-def _local_path(log_dir: str | os.PathLike[str]) -> Path:
-    # A `Path` made of a URL has lost one slash: gs:/bucket.
-    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(log_dir)):
-        raise ValueError(
-            f"log_dir is a local directory, not the URL {os.fspath(log_dir)!r}; write to a local "
-            "disk, and copy the files from there"
-        )
-    return Path(log_dir).absolute()
 
 
 def _scalars(record: dict[str, Any]) -> dict[str, float]:

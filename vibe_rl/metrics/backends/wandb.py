@@ -14,7 +14,7 @@ from typing import Any
 
 from vibe_rl.atomic import write_atomically
 from vibe_rl.config_json import decode_config, encode_config
-from vibe_rl.metrics.backends.inert import primary_only
+from vibe_rl.metrics.backends.inert import makes_primary_only, primary_only
 from vibe_rl.metrics.backends.parts import Parts
 from vibe_rl.metrics.backends.transaction_log import TransactionLog
 from vibe_rl.metrics.backends.writable import writable
@@ -54,7 +54,8 @@ class WandbBackend:
         run_dir: Where the run's id is kept; made if missing. None: nowhere.
         split_by: A field, such as `"seed"`: records that have it go to a run of their own, with
             the id `<run_id>-seed-3`, and the field in its configuration. These runs have one
-            `group`: the given one, or else `run_id`. None: no field.
+            `group`: the given one, or else `run_id`. Records with more values than 128 go to the
+            run itself, with a warning. None: no field.
         **init_kwargs: What else `wandb.init` takes, such as `mode="offline"`, `name`, `tags`.
 
     Attributes:
@@ -65,7 +66,7 @@ class WandbBackend:
         ImportError: If wandb is not installed.
         OSError: If `run_dir` can't be written.
         TypeError: If `config` holds something that can't be saved; names the place.
-        ValueError: If this process has the run open already.
+        ValueError: If `run_dir` is a URL, or this process has the run open already.
         wandb.Error: If W&B refuses, for example to resume a run that was deleted.
 
     Examples:
@@ -87,7 +88,7 @@ class WandbBackend:
         wandb = _library()
         self._parts = Parts(split_by, self._part)
         self._given = {"project": project, "entity": entity, "config": config, **init_kwargs}
-        id_file = None if run_dir is None else writable(Path(run_dir), "run_dir") / _ID_FILE
+        id_file = None if run_dir is None else writable(run_dir, "run_dir") / _ID_FILE
         saved = None if id_file is None else _saved_id(id_file)
         if saved and not init_kwargs.keys() & {"id", "resume_from", "fork_from"}:
             init_kwargs = {"id": saved, "resume": "must", **init_kwargs}
@@ -149,9 +150,10 @@ class WandbBackend:
         row = {"_timestamp": time, **record}
         if step is not None:
             row.setdefault("step", step)
-        if "step" in row and not self._has_steps:
+        if type(row.get("step")) in (int, float) and not self._has_steps:
             # W&B drops rows whose own step goes back, so ours is a value like others, and W&B's
-            # counts rows. Only now, for a chart over a step that never comes would stay empty.
+            # counts rows. Only now, for a chart over a step that never comes would stay empty, and
+            # W&B gives rows without one that of the last row, or 0.
             self._run.define_metric("*", step_metric="step")
             self._has_steps = True
         self._run.log(row, **self._numbering(ordinal))
@@ -223,6 +225,7 @@ class WandbBackend:
         return {"step": max(ordinal, self._run.step), "commit": True}
 
 
+@makes_primary_only
 def resume_wandb(
     run_dir: str | os.PathLike[str],
     *,

@@ -1,10 +1,13 @@
 """The check of a backend's directory, before anything is begun in it."""
 
+import os
 import tempfile
 from pathlib import Path
 
+from vibe_rl.run_dir import is_url
 
-def writable(directory: Path, argument: str) -> Path:
+
+def writable(directory: str | os.PathLike[str], argument: str) -> Path:
     """Make a directory if it is missing, and make sure that files can be made in it.
 
     Args:
@@ -12,11 +15,18 @@ def writable(directory: Path, argument: str) -> Path:
         argument: What the error calls it.
 
     Returns:
-        The directory.
+        The directory, whatever the working directory becomes.
 
     Raises:
+        ValueError: If it is a URL.
         OSError: If it can't be written.
     """
+    if is_url(directory):
+        raise ValueError(
+            f"{argument} is a local directory, not the URL {os.fspath(directory)!r}; write to a "
+            "local disk, and copy the files from there"
+        )
+    directory = Path(directory).absolute()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vibe_rl.metrics.backends.inert import InertBackend
+from vibe_rl.metrics.backends.inert import InertBackend, is_inert_here
 from vibe_rl.metrics.backends.protocol import LogBackend, method_of
 from vibe_rl.metrics.feed.feed import BackendStats
 from vibe_rl.metrics.feed.tickets import PATIENCE_S, Patience, Tickets
@@ -22,7 +22,6 @@ from vibe_rl.metrics.isolation import hostpickle
 from vibe_rl.metrics.isolation.child_process import ChildProcess
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.threads import BackgroundThread
-from vibe_rl.processes import process_index
 
 _log = logging.getLogger("vibe_rl")
 
@@ -71,7 +70,7 @@ def isolated(
             "isolated() takes a backend's class, with methods log and close, and its arguments: "
             f"isolated(TensorBoardBackend, log_dir=...); not {backend!r}"
         )
-    if process_index() != 0 and getattr(backend, "primary_only", False):
+    if is_inert_here(backend):
         return InertBackend()
     return IsolatedBackend(backend, args, kwargs)
 
