@@ -44,6 +44,12 @@ def test_a_config_comes_back_from_a_run_directory(tmp_path):
         ({"learning_rate": 0.0}, "learning_rate must be greater than 0.0, not 0.0"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a finite number, not '1e-3'"),
         ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
+        ({"learning_rate": 10**400}, "learning_rate must be a finite number, not 1000"),
+        ({"learning_rate": 1e39}, "learning_rate must be a finite number, not 1e+39"),
+        ({"gamma": True}, "gamma must be a finite number, not True"),
+        ({"num_envs": True}, "num_envs must be an integer of at least 1, not True"),
+        ({"anneal_learning_rate": "no"}, "anneal_learning_rate must be True or False, not 'no'"),
+        ({"total_timesteps": 2**32 - 1}, "rounded up to whole updates of 1000 steps, must be at"),
         ({"clip_epsilon": -0.2}, "clip_epsilon"),
         ({"max_grad_norm": 0}, "max_grad_norm"),
         ({"entropy_coef": -1.0}, "entropy_coef must be at least 0.0, not -1.0"),
@@ -53,6 +59,7 @@ def test_a_config_comes_back_from_a_run_directory(tmp_path):
         ({"gae_lambda": -0.1}, "gae_lambda must be between 0.0 and 1.0, not -0.1"),
         ({"activation": "gelu"}, "activation must be 'tanh' or 'relu', not 'gelu'"),
         ({"num_envs": 3, "num_steps": 5, "num_minibatches": 4}, "3 * 5 = 15 steps"),
+        ({"num_envs": 3, "num_steps": 5, "num_minibatches": 15}, "leaves one step to each"),
     ],
 )
 def test_a_value_out_of_range_is_named(settings, message):

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from gymnax.environments import spaces
-from gymnax.environments.environment import Environment, EnvParams, EnvState
+from endless import Endless
 
 from vibe_rl.runner import DQNConfig, dqn, off_policy, train_dqn
 from vibe_rl.runner.environment import make_env
@@ -161,34 +160,30 @@ def test_it_learns_nothing_before_its_time_and_then_averages_gradient_steps_alon
     _, both = chunk(SMALL, env, state, jnp.int32(6))
     assert both.loss == pytest.approx(first.loss)
 
+    many = jnp.array(2**31 - 4, state.num_steps.dtype)  # it goes on past what an int32 holds
+    late, metrics = chunk(SMALL, env, state._replace(num_steps=many), jnp.int32(1))
+    assert (int(late.num_steps), late.learner.num_steps) == (2**31, 1)
+    assert metrics.epsilon == pytest.approx(0.1)
+
 
 def test_the_learning_rate_falls_to_zero_if_told_so():
     for anneal, last in [(True, 0.0), (False, 1e-3)]:
         config = dataclasses.replace(SMALL, anneal_learning_rate=anneal)
         optimizer = dqn.make_optimizer(config)
         state, params = optimizer.init(jnp.zeros(1)), jnp.zeros(1)
-        for _ in range(config.num_updates + 1):
+        for _ in range(config.num_gradient_steps + 1):
             update, state = optimizer.update(jnp.array([0.1]), state)
             params = optax.apply_updates(params, update)
         assert -update[0] == pytest.approx(last, abs=1e-5)
         assert config.can_be_extended is not anneal
 
 
-class Endless(Environment):
-    """Pays 1 for each step, for ever; its time limit cuts it into episodes of 5 steps."""
-
-    @property
-    def default_params(self):
-        return EnvParams(max_steps_in_episode=5)
-
-    def step_env(self, key, state, action, params):
-        return jnp.ones(1), EnvState(time=state.time + 1), jnp.array(1.0), jnp.array(False), {}
-
-    def reset_env(self, key, params):
-        return jnp.ones(1), EnvState(time=jnp.int32(0))
-
-    def action_space(self, params=None):
-        return spaces.Discrete(2)
+@pytest.mark.parametrize(
+    ("learning_starts", "expected"), [(0, 32), (4, 32), (5, 30), (24, 22), (64, 2), (65, 0)]
+)
+def test_gradient_steps_are_counted_from_where_learning_starts(learning_starts, expected):
+    config = dataclasses.replace(SMALL, learning_starts=learning_starts, gradient_steps=2)
+    assert config.num_gradient_steps == expected  # of 16 updates, the sixth is at step 24
 
 
 def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():

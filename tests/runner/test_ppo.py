@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnax.environments import spaces
-from gymnax.environments.environment import Environment, EnvParams, EnvState
+from endless import Endless
 
 from vibe_rl.runner import PPOConfig, ppo, train_ppo
 from vibe_rl.runner.distributions import Categorical
@@ -220,24 +219,6 @@ def test_a_huge_gradient_is_clipped():
     config = PPOConfig(**SIX_GRADIENT_STEPS, anneal_learning_rate=False, max_grad_norm=0.1)
     # Unclipped, the first gradient would outweigh the second in Adam's memory.
     np.testing.assert_allclose(step_sizes(config, [1e4, 0.1]), [0.6, 0.6], rtol=1e-3)
-
-
-class Endless(Environment):
-    """Pays 1 for each step, for ever; its time limit cuts it into episodes of 5 steps."""
-
-    @property
-    def default_params(self):
-        return EnvParams(max_steps_in_episode=5)
-
-    def step_env(self, key, state, action, params):
-        state = EnvState(time=state.time + 1)
-        return jnp.ones(1), state, jnp.array(1.0), jnp.array(False), {}
-
-    def reset_env(self, key, params):
-        return jnp.ones(1), EnvState(time=jnp.int32(0))
-
-    def action_space(self, params=None):
-        return spaces.Discrete(2)
 
 
 def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():

@@ -31,3 +31,6 @@ def test_the_spread_is_that_of_all_returns_so_far():
 def test_returns_that_are_all_alike_scale_to_finite_rewards():
     spread = ReturnSpread.none(2).add(jnp.zeros((5, 2)), jnp.zeros((5, 2), bool), 0.99)
     np.testing.assert_array_equal(spread.scale(jnp.zeros(3)), np.zeros(3))
+    ones, ends = jnp.ones((5, 2)), jnp.ones((5, 2), bool)
+    spread = ReturnSpread.none(2).add(ones, ends, 0.99)
+    np.testing.assert_array_equal(spread.scale(jnp.array([1.0, -1.0])), [10.0, -10.0])

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from endless import Endless
 from gymnax.environments import spaces
-from gymnax.environments.environment import Environment, EnvParams, EnvState
 
 from vibe_rl.runner import SACConfig, off_policy, sac, train_sac
 from vibe_rl.runner.environment import make_env
@@ -143,25 +143,6 @@ def test_actions_reach_the_bounds_of_the_environment_and_are_kept_within_one():
     np.testing.assert_allclose(sac.act(SMALL, env, sure, jnp.ones((3, 3))), np.full((3, 1), 2.0))
 
 
-class Endless(Environment):
-    """Pays 1 for each step, for ever; its time limit cuts it into episodes of 5 steps."""
-
-    bound = 1.0
-
-    @property
-    def default_params(self):
-        return EnvParams(max_steps_in_episode=5)
-
-    def step_env(self, key, state, action, params):
-        return jnp.ones(1), EnvState(time=state.time + 1), jnp.array(1.0), jnp.array(False), {}
-
-    def reset_env(self, key, params):
-        return jnp.ones(1), EnvState(time=jnp.int32(0))
-
-    def action_space(self, params=None):
-        return spaces.Box(-self.bound, self.bound, (1,))
-
-
 def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():
     config = dataclasses.replace(
         SMALL,
@@ -172,7 +153,7 @@ def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():
         initial_alpha=1e-6,
         batch_size=16,
     )
-    _, metrics = train_sac(config, env=Endless())
+    _, metrics = train_sac(config, env=Endless(spaces.Box(-1.0, 1.0, (1,))))
     assert metrics["q_mean"][-1] == pytest.approx(5.0, abs=0.4)  # 1 / (1 - gamma); 2.4 if an end
 
 
@@ -202,8 +183,7 @@ def test_several_seeds_learn_apart():
 def test_what_it_cannot_learn_is_refused():
     with pytest.raises(ValueError, match="those of CartPole-v1 are discrete"):
         train_sac(SACConfig(env_id="CartPole-v1"))
-    unbounded = Endless()
-    unbounded.bound = np.inf
+    unbounded = Endless(spaces.Box(-np.inf, np.inf, (1,)))
     with pytest.raises(ValueError, match="those of Endless have none: use train_ppo"):
         train_sac(SACConfig(), env=unbounded)
     with pytest.raises(TypeError, match="config is a SACConfig"):

@@ -6,11 +6,19 @@ Nothing here imports JAX, so that a command line can show every option at once.
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, Literal, get_args
 
 Activation = Literal["tanh", "relu"]
+
+MOST_STEPS = 2**32 - 1
+"""Environment steps of a run at most: they are counted in a uint32."""
+
+MOST_INT = 2**31 - 1
+"""The most that compiled code takes as a plain integer."""
+
+_MOST_FLOAT = 3.4028234e38  # of float32, which all algorithms compute with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +80,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.env_id, str):
             raise TypeError(f"env_id must be a string, not {self.env_id!r}")
-        check_int("total_timesteps", self.total_timesteps, least=1, most=2**32 - 1)
+        for field in fields(self):
+            if field.type is bool and not isinstance(getattr(self, field.name), bool):
+                raise ValueError(
+                    f"{field.name} must be True or False, not {getattr(self, field.name)!r}"
+                )
+        check_int("total_timesteps", self.total_timesteps, least=1, most=MOST_STEPS)
         for name in (
             "num_seeds",
             "log_interval",
@@ -84,6 +97,11 @@ class TrainConfig:
             check_int(name, getattr(self, name), least=1)
         for name in ("eval_interval", "checkpoint_interval"):
             check_int(name, getattr(self, name), least=0)
+        if self.num_updates * self.steps_per_update > MOST_STEPS:
+            raise ValueError(
+                f"total_timesteps = {self.total_timesteps}, rounded up to whole updates of"
+                f" {self.steps_per_update} steps, must be at most {MOST_STEPS}"
+            )
         check_int("seed", self.seed, least=0, most=2**32 - self.num_seeds)  # a random key's range
         check_float("learning_rate", self.learning_rate, above=0.0)
         check_float("gamma", self.gamma, least=0.0, most=1.0)
@@ -115,7 +133,7 @@ class TrainConfig:
 def check_int(name: str, value: Any, *, least: int, most: float = math.inf) -> None:
     """Raise a ValueError that names the setting unless it is an integer within the bounds."""
     try:
-        ok = least <= operator.index(value) <= most
+        ok = least <= operator.index(value) <= most and not isinstance(value, bool)
     except TypeError:
         ok = False
     if not ok:
@@ -132,7 +150,8 @@ def check_float(
     most: float = math.inf,
 ) -> None:
     """Raise a ValueError that names the setting unless it is a number within the bounds."""
-    if not (isinstance(value, Real) and math.isfinite(value)):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and abs(value) <= _MOST_FLOAT):  # NaN isn't either
         raise ValueError(f"{name} must be a finite number, not {value!r}")
     number = float(value)
     if not number > above:

@@ -127,7 +127,8 @@ def make_optimizer(config: DQNConfig) -> optax.GradientTransformation:
     """Adam on clipped gradients, with a step size that may fall linearly to zero."""
     learning_rate: optax.ScalarOrSchedule = config.learning_rate
     if config.anneal_learning_rate:
-        gradient_steps = config.num_updates * config.gradient_steps
+        # A run that ends before it learns has none, which optax would warn of.
+        gradient_steps = max(config.num_gradient_steps, 1)
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, gradient_steps)
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate))
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vibe_rl.runner.config import check_float, check_int
+from vibe_rl.runner.config import MOST_INT, check_float, check_int
 from vibe_rl.runner.off_policy_config import OffPolicyConfig
 
 
@@ -41,8 +41,8 @@ class DQNConfig(OffPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("target_interval", "epsilon_steps"):
-            check_int(name, getattr(self, name), least=1)
+        check_int("target_interval", self.target_interval, least=1)
+        check_int("epsilon_steps", self.epsilon_steps, least=1, most=MOST_INT)
         check_float("max_grad_norm", self.max_grad_norm, above=0.0)
         for name in ("epsilon_start", "epsilon_end"):
             check_float(name, getattr(self, name), least=0.0, most=1.0)

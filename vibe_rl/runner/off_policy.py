@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
         env_state: State of the environments.
         obs: float32 `(num_envs, obs_size)`; observations to act on next.
         episodes: The episodes that finished last.
-        num_steps: int32 scalar; environment steps so far, over all environments.
+        num_steps: uint32 scalar; environment steps so far, over all environments.
         key: Random key of all that is to come.
     """
 
@@ -56,7 +56,7 @@ def first_state(  # noqa: PLR0917 - in the order of the state's fields
     """The state before the first step, with room for steps that have actions like `action`."""
     blank = Transition(obs[0], action, jnp.float32(0.0), obs[0], jnp.array(False))
     replay = make_replay(config.buffer_size, config.batch_size).init(blank)
-    return TrainState(learner, replay, env_state, obs, RecentEpisodes.none(), jnp.int32(0), key)
+    return TrainState(learner, replay, env_state, obs, RecentEpisodes.none(), jnp.uint32(0), key)
 
 
 def train(

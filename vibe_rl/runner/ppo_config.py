@@ -75,6 +75,11 @@ class PPOConfig(TrainConfig):
                 f" {self.steps_per_update} steps can't be cut into num_minibatches ="
                 f" {self.num_minibatches} equal parts"
             )
+        if self.normalize_advantage and self.steps_per_update == self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches = {self.num_minibatches} leaves one step to each, whose advantage"
+                " normalize_advantage makes 0: nothing would be learned"
+            )
 
     @property
     def can_be_extended(self) -> bool:

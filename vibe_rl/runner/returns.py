@@ -1,7 +1,7 @@
 """How far the returns of an environment spread, which is what its rewards are scaled by.
 
-See "reward scaling" in Engstrom et al. 2020, *Implementation Matters in Deep Policy Gradients*
-(arXiv:2005.12729).
+See "reward scaling" and "reward clipping" in Engstrom et al. 2020, *Implementation Matters in Deep
+Policy Gradients* (arXiv:2005.12729).
 """
 
 from typing import NamedTuple
@@ -60,5 +60,9 @@ class ReturnSpread(NamedTuple):
         return ReturnSpread(present, num_seen, self.mean + share * apart, variance)
 
     def scale(self, reward: jax.Array) -> jax.Array:
-        """Divide rewards by the returns' standard deviation."""
-        return reward * jax.lax.rsqrt(self.variance + 1e-8)
+        """Divide rewards by the returns' standard deviation, and clip them to [-10, 10].
+
+        They are so large only while the returns hardly differ, as in episodes of one step that all
+        pay the same. The bound, and the 1e-8 below, are those of Stable-Baselines3's VecNormalize.
+        """
+        return jnp.clip(reward * jax.lax.rsqrt(self.variance + 1e-8), -10.0, 10.0)
