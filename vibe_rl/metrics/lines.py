@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vibe_rl.metrics.append import read_writers, writers_path
-from vibe_rl.metrics.jsonl import count_newlines
+from vibe_rl.metrics.jsonl import count_newlines, decode
 
 _log = logging.getLogger("vibe_rl")
 
@@ -18,6 +19,10 @@ _BLOCK = 1 << 16
 # How many bytes of lines are handed out at a time.
 _SOME = 2048
 _FIRST_LINE_BYTES = 4096
+# A `wall_time` from here on is no time since a logger's start, which would be 31 years ago.
+_EPOCH_S = 1e9
+# How exact the time of a file's last change is, on file systems and machines of all kinds.
+_MTIME_S = 2.0
 
 
 class Position(NamedTuple):
@@ -201,7 +206,15 @@ def count_lines(path: Path, byte: int = 0) -> int:
 
 
 class StartTimes:
-    """When the logger that wrote a line was opened: `wall_time` counts from there.
+    """When the records of a metrics file were written, in seconds since the epoch.
+
+    A record's `wall_time` counts from the start of the logger that was opened last before it. If
+    that is later than the file's last change, the record is of a logger that goes on beside that
+    one, or the user's own count of something else: then it is taken to be as old as the change.
+
+    A `wall_time` of a thousand million seconds or more is itself one since the epoch. Where no
+    logger has left a note (its file was not copied along), the last record is taken to be as old as
+    the file's last change.
 
     Args:
         path: The metrics file.
@@ -211,11 +224,13 @@ class StartTimes:
         self._path = path
         self._seen: tuple[int, int] | None = None
         self._starts: list[tuple[int, float]] = []  # newest first
-        self._unknown = path.stat().st_mtime  # for a file that no logger has written
+        self._changed = path.stat().st_mtime
+        self._unknown: float | None = None  # the start, where no logger has left a note
 
     def refresh(self) -> None:
-        """See which loggers have been opened since."""
+        """See which loggers have been opened since, and when the file was changed last."""
         try:
+            self._changed = self._path.stat().st_mtime
             stat = writers_path(self._path).stat()
         except OSError:
             return
@@ -225,12 +240,43 @@ class StartTimes:
             ]
             self._seen = (stat.st_mtime_ns, stat.st_size)
 
+    def of(self, byte: int, wall_time: Any) -> float:
+        """When the record at this byte was written, which may have anything as its `wall_time`.
+
+        Raises:
+            OSError: If the file can't be read.
+        """
+        elapsed = _seconds(wall_time)
+        time = elapsed if elapsed >= _EPOCH_S else self.at(byte) + elapsed
+        return time if time <= self._changed + _MTIME_S else self._changed
+
     def at(self, byte: int) -> float:
-        """The start of the logger that wrote the line at this byte, in seconds since the epoch."""
+        """The start of the logger that wrote the line at this byte.
+
+        Raises:
+            OSError: If the file can't be read.
+        """
         for first, time in self._starts:
             if first <= byte:
                 return time
+        if self._unknown is None:
+            self._unknown = self._changed - _last_wall_time(self._path)
         return self._unknown
+
+
+def _seconds(wall_time: Any) -> float:
+    return wall_time if type(wall_time) in (float, int) and abs(wall_time) < 2**63 else 0.0
+
+
+def _last_wall_time(path: Path) -> float:
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - _BLOCK, 0))
+        lines = file.read().split(b"\n")
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            elapsed = _seconds(decode(line).get("wall_time"))
+            return elapsed if elapsed < _EPOCH_S else 0.0
+    return 0.0
 
 
 def _openings(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import time
 import tracemalloc
 import types
 
+import orjson
 import pytest
 from recorders import FileBackend, taken
 
@@ -106,6 +107,55 @@ def test_log_at_gets_the_time_of_writing_and_the_number_of_the_line(path):
         (0, starts[0], 1),
         (1, starts[1] + 1.5, 2),
         (1, starts[1], 3),
+    ]
+
+
+def times_of(path, *wall_times, openings=()):
+    """When records of a file were written, which had a `wall_time` and no logger but these."""
+
+    class Timed(Backend):
+        def log_at(self, record, step, *, time, ordinal):
+            times.append(time)
+
+    times = []
+    path.write_bytes(b"".join(orjson.dumps({"wall_time": each}) + b"\n" for each in wall_times))
+    notes = [
+        {"event": "open", "pid": 1, "byte": byte, "ordinal": 0, "time": start}
+        for byte, start in openings
+    ]
+    if notes:
+        path.with_suffix(".writers.jsonl").write_bytes(b"\n".join(map(orjson.dumps, notes)))
+    os.utime(path, (0, CHANGED))
+    fed = Feed(Timed(), path, Position(0, 0), name="Timed")
+    assert fed.wait(fed.ask(close=True), None)
+    return times
+
+
+CHANGED = 1_700_000_000.0
+
+
+def test_no_record_is_from_a_time_after_the_file_s_last_change(path):
+    # The first logger goes on after the second one has opened the file a day later.
+    openings = [(0, CHANGED - 86_400), (18, CHANGED - 10)]
+    times = times_of(path, 0.5, 86_399, 9, 86_400, openings=openings)
+    assert times == [CHANGED - 86_399.5, CHANGED, CHANGED - 1, CHANGED]
+
+
+def test_a_user_s_own_wall_time_may_be_one_since_the_epoch(path):
+    openings = [(0, CHANGED - 100)]
+    assert times_of(path, CHANGED - 50, 10, 1000 * CHANGED, openings=openings) == [
+        CHANGED - 50,
+        CHANGED - 90,
+        CHANGED,
+    ]
+
+
+def test_without_its_writers_notes_a_file_ends_when_it_was_changed_last(path):
+    assert times_of(path, 0, 30, "a user's own", 100) == [
+        CHANGED - 100,
+        CHANGED - 70,
+        CHANGED - 100,
+        CHANGED,
     ]
 
 

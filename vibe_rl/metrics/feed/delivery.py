@@ -119,11 +119,11 @@ class Delivery:
 
     def _take(self, record: dict[str, Any], byte: int, ordinal: int) -> bool:
         step = _step(record)
+        time = 0.0 if self._log_at is None else self._times.of(byte, record.get("wall_time"))
         try:
             if self._log_at is None:
                 self._log(record, step)
             else:
-                time = self._times.at(byte) + _seconds(record.get("wall_time"))
                 self._log_at(record, step, time=time, ordinal=ordinal)
         except BaseException as error:  # noqa: BLE001 - whatever it raises harms nobody else
             self._note(error, f"at step {step}", again=True)
@@ -242,8 +242,3 @@ def _step(record: dict[str, Any]) -> int | None:
     if type(step) is float and step.is_integer():
         return int(step)
     return step if type(step) is int else None
-
-
-def _seconds(wall_time: Any) -> float:
-    # A record's own `wall_time` may be anything.
-    return wall_time if type(wall_time) in (float, int) and abs(wall_time) < 2**63 else 0.0
