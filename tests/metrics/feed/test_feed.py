@@ -15,9 +15,9 @@ import types
 
 import orjson
 import pytest
-from recorders import FileBackend, taken
+from recorders import FileBackend, Raising, taken
 
-from vibe_rl.metrics import MetricsLogger, lines, read_metrics
+from vibe_rl.metrics import MetricsLogger, isolated, lines, read_metrics
 from vibe_rl.metrics.append import read_writers
 from vibe_rl.metrics.feed import feed, tickets
 from vibe_rl.metrics.feed.feed import Feed
@@ -636,6 +636,37 @@ def test_a_bad_backend_harms_nobody_else(path, kind, scale, caplog):
         left = int(re.search("bad did not take the last ([0-9]+) records", caplog.text)[1])
         assert left - (n - len(bad.numbers)) in (0, 1)  # one may have come through since
         assert stats["bad"].behind > 0
+    released.set()
+
+
+@pytest.mark.usefixtures("hurry")
+def test_bad_backends_harm_nobody_else_together_either(path, scale, caplog):
+    def hang(record, n):
+        hangs.set()
+        released.wait()
+
+    n = scale(3_000, 100_000)
+    hangs, released = threading.Event(), threading.Event()
+    hanging, raising, good = Backend(hang), Backend(lambda record, n: True), Backend()
+    hanging.name, raising.name, good.name = "hanging", "raising", "good"
+    apart = isolated(Raising, patience=1.0)
+    logger = MetricsLogger(path, [hanging, raising, apart, good])
+    logger.write({"i": 0})
+    hangs.wait()
+    for i in range(1, n):
+        logger.write({"i": i})
+    # All of them have returned, though the one is in its first call, and the others have got over
+    # no record.
+    assert (hanging.calls, hanging.numbers, raising.numbers, apart.stats.logged) == (1, [], [], 0)
+    while logger.stats.backends["good"].logged < n:
+        time.sleep(0.01)
+    assert logger.close() is False
+    assert good.numbers == [record["i"] for record in read_metrics(path)] == list(range(n))
+    assert (good.closed, raising.closed) == (1, 1)
+    for name in ("hanging", "raising", "Raising"):
+        stats = logger.stats.backends[name]
+        assert (stats.logged, stats.failed, stats.behind) == (0, 0, path.stat().st_size)
+        assert f"{name} did not take the last {n} records" in caplog.text
     released.set()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import recorders
 from recorders import Complaining, Dying, FileBackend, Named, is_complete, taken
+from service_files import tensorboard_scalars, wandb_files, wandb_records, wandb_rows
 
 from vibe_rl.metrics import (
     MetricsLogger,
@@ -377,7 +378,9 @@ def test_a_process_that_dies_is_started_again_and_nothing_is_missing(path, log, 
     with MetricsLogger(path, [backend]) as logger:
         for i in range(1_000):
             logger.write({"i": i})
-    assert is_complete(taken(log), range(1_000))
+            if i == 600:
+                assert logger.flush()  # so that no more than what follows comes again
+    assert is_complete(taken(log), range(1_000), repeats=99)
     assert caplog.text.count("it is started again") == 1
 
 
@@ -418,20 +421,43 @@ def test_a_forked_child_reads_what_is_known_of_the_backend(log):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("holds", [False, True])
 def test_the_process_may_be_killed_at_any_moment(path, log, scale, holds):
-    rng = random.Random(0)  # noqa: S311 - moments to kill at
     backend = isolated(FileBackend, log, holds=holds)
-    written = 0
     with MetricsLogger(path, [backend]) as logger:
-        for _ in range(scale(2, 30)):
-            before = backend.stats.logged
-            until = time.monotonic() + rng.uniform(0, scale(1, 4))
-            # One that dies again and again before it has taken anything new is given up.
-            while time.monotonic() < until or backend.stats.logged <= before:
-                logger.write({"i": written})
-                written += 1
-                time.sleep(0.001)
-            os.kill(backend.pid, signal.SIGKILL)
-    assert is_complete(taken(log), range(written))
+        written, most = kill_again_and_again(logger, backend, scale(3, 30), scale(1, 4))
+    assert is_complete(taken(log), range(written), repeats=most)
+
+
+def kill_again_and_again(logger, backend, times, seconds):
+    """Kill a backend's process while records are written, at most so many seconds each time.
+
+    Gives the number of records, and how many were written between a `flush()` and a kill at most.
+    """
+    rng = random.Random(0)  # noqa: S311 - moments to kill at
+    written = most = 0
+    for _ in range(times):
+        assert logger.flush()
+        flushed, before = written, backend.stats.logged
+        until = time.monotonic() + rng.uniform(0, seconds)
+        # One that dies again and again before it has taken anything new is given up.
+        while time.monotonic() < until or backend.stats.logged <= before:
+            logger.write({"i": written})
+            written += 1
+            time.sleep(0.001)
+        most = max(most, written - flushed)
+        os.kill(backend._process.pid, signal.SIGKILL)
+    return written, most
+
+
+@LINUX
+@pytest.mark.timeout(600)
+def test_wandb_s_process_may_be_killed_at_any_moment(path, tmp_path, scale, monkeypatch):
+    for name, value in {"SILENT": "true", "DIR": str(tmp_path), "MODE": "offline"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    backend = isolated(WandbBackend, run_dir=tmp_path)
+    with MetricsLogger(path, [backend]) as logger:
+        written, most = kill_again_and_again(logger, backend, scale(3, 30), scale(1, 4))
+    rows = [row["i"] for file in wandb_files(tmp_path) for row in wandb_rows(file)]
+    assert is_complete(rows, range(written), repeats=most)
 
 
 def test_without_a_cursor_a_process_that_died_goes_on_after_what_was_flushed(path, log, caplog):
@@ -444,7 +470,7 @@ def test_without_a_cursor_a_process_that_died_goes_on_after_what_was_flushed(pat
                 os.kill(backend.pid, signal.SIGKILL)
             logger.write({"i": i})
     assert "no cursor" in caplog.text
-    assert is_complete(taken(log), range(200))
+    assert is_complete(taken(log), range(200), repeats=100)
 
 
 def test_a_process_that_dies_but_gets_on_is_not_given_up(path, log):
@@ -455,33 +481,33 @@ def test_a_process_that_dies_but_gets_on_is_not_given_up(path, log):
             logger.write({"i": i})
         for k in range(1, 6):
             wait_until(lambda k=k: logger.stats.backends["Slow"].logged > 20 * k)
-            os.kill(backend.pid, signal.SIGKILL)
-    assert is_complete(taken(log), range(1_000))
+            os.kill(pid := backend._process.pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: backend._process.pid != pid)
+    assert is_complete(taken(log), range(1_000), repeats=1_000)  # for nothing was flushed
 
 
 TRAINER = """
-import os, sys, time
-directory, first = sys.argv[1], int(sys.argv[2])
-sys.path[:] = sys.argv[3:]
-from recorders import FileBackend, Slow
+import sys, time
+sys.path[:] = sys.argv[2:]
+from recorders import FileBackend
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated
 logger = MetricsLogger("metrics.jsonl", [
     TensorBoardBackend("tb"),
     isolated(FileBackend, "backend", holds=True),
     isolated(TensorBoardBackend, "tb2"),
 ])
-print("ready", flush=True)
-i = first
+i = int(sys.argv[1])
 while True:
     logger.write({"i": i, "step": i})
     i += 1
+    if i == int(sys.argv[1]) + 20:
+        logger.flush()  # so that no more than what follows comes again
+        print("ready", flush=True)
     time.sleep(0.0005)
 """
 
 
 def tensorboard_steps(directory):
-    from service_files import tensorboard_scalars
-
     return [step for _, step, _ in tensorboard_scalars(directory)["i"]]
 
 
@@ -489,9 +515,9 @@ def tensorboard_steps(directory):
 @pytest.mark.timeout(600)
 def test_the_trainer_may_be_killed_at_any_moment(path, log, tmp_path, python, scale):
     rng = random.Random(1)  # noqa: S311 - moments to kill at
-    first = 0
+    first = most = 0
     for _ in range(scale(3, 30)):
-        trainer = python(TRAINER, tmp_path, first, *sys.path)
+        trainer = python(TRAINER, first, *sys.path)
         assert trainer.stdout.readline() == "ready\n", trainer.communicate()
         time.sleep(rng.uniform(0.05, scale(1.5, 5)))  # feeds save where they are every 2 s
         trainer.kill()
@@ -500,45 +526,52 @@ def test_the_trainer_may_be_killed_at_any_moment(path, log, tmp_path, python, sc
         numbers = [record["i"] for record in read_metrics(path)]
         # The isolated ones have everything already, and once: they outlive the trainer.
         assert taken(log) == numbers
-        first = numbers[-1] + 1 if numbers else 0
+        most = max(most, numbers[-1] + 1 - first)
+        first = numbers[-1] + 1
     numbers = [record["i"] for record in read_metrics(path)]
     MetricsLogger(path, [TensorBoardBackend(tmp_path / "tb")]).close()
-    assert is_complete(tensorboard_steps(tmp_path / "tb"), numbers)
+    assert is_complete(tensorboard_steps(tmp_path / "tb"), numbers, repeats=most)
     assert tensorboard_steps(tmp_path / "tb2") == numbers
 
 
 WANDB_TRAINER = """
 import sys, time
 sys.path[:] = sys.argv[2:]
-from vibe_rl.metrics import MetricsLogger, WandbBackend, isolated
-logger = MetricsLogger("metrics.jsonl", [isolated(WandbBackend, run_dir="run", mode="offline")])
-print("ready", flush=True)
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend, isolated
+logger = MetricsLogger("metrics.jsonl", [
+    TensorBoardBackend("tb"),
+    isolated(WandbBackend, run_dir="run", mode="offline"),
+])
 i = int(sys.argv[1])
 while True:
     logger.write({"i": i, "step": i})
     i += 1
+    if i == int(sys.argv[1]) + 20:
+        logger.flush()  # so that no more than what follows comes again
+        print("ready", flush=True)
     time.sleep(0.002)
 """
 
 
 @LINUX
 @pytest.mark.timeout(600)
-def test_wandb_in_a_process_gets_everything_though_the_trainer_is_killed(
+def test_wandb_and_tensorboard_get_everything_though_the_trainer_is_killed(
     path, tmp_path, python, scale, monkeypatch
 ):
-    from service_files import wandb_files, wandb_records, wandb_rows
-
     monkeypatch.setenv("WANDB_SILENT", "true")
     rng = random.Random(2)  # noqa: S311 - moments to kill at
-    first = 0
-    for _ in range(scale(2, 30)):
+    first = most = 0
+    for _ in range(scale(3, 30)):
         trainer = python(WANDB_TRAINER, first, *sys.path)
         assert trainer.stdout.readline() == "ready\n", trainer.communicate()
         time.sleep(rng.uniform(0.5, scale(1.5, 4)))
         trainer.kill()
         trainer.communicate()
         wait_until(lambda: not processes(tmp_path, b""))  # W&B's own has ended too
-        first = read_metrics(path)[-1]["i"] + 1
+        before, first = first, read_metrics(path)[-1]["i"] + 1
+        most = max(most, first - before)
+    MetricsLogger(path, [TensorBoardBackend(tmp_path / "tb")]).close()
+    assert is_complete(tensorboard_steps(tmp_path / "tb"), range(first), repeats=most)
     files = wandb_files(tmp_path)
     rows = [row["i"] for file in files for row in wandb_rows(file)]
     assert rows == list(range(first))

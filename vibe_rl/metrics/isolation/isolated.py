@@ -172,7 +172,9 @@ class IsolatedBackend(Tickets):
                 return self._request("get", name)
         if name in self._values:
             return self._values[name]
-        raise AttributeError(f"the process of {self.name} has ended, and {name!r} is not known")
+        raise AttributeError(
+            f"the process of {self.name} does not answer, and {name!r} is not known"
+        )
 
     # -- as a feed ----------------------------------------------------------------------------
 
