@@ -14,6 +14,7 @@ from typing import Any
 from vibe_rl.atomic import write_atomically
 from vibe_rl.config_json import decode_config, encode_config
 from vibe_rl.processes import agree
+from vibe_rl.urls import is_url
 
 # <experiment>_<YYYYMMDD_HHMMSS>, and _2, _3, … for further runs of the same second.
 _RUN_ID = re.compile(r"(?P<experiment>.+)_(?P<started>[0-9]{8}_[0-9]{6})(_(?P<nth>[0-9]+))?")
@@ -332,12 +333,6 @@ def _open_untouched(root: Path) -> RunDir:
     run = RunDir.__new__(RunDir)
     run._root = root  # noqa: SLF001 - the rest of `__init__` is what must not run
     return run
-
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a URL, such as `gs://bucket/runs`, which as a path would be a local one."""
-    # A `Path` made of a URL has lost one slash: gs:/bucket.
-    return re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)) is not None
 
 
 def _local_path(base_dir: str | os.PathLike[str]) -> Path:

@@ -14,7 +14,8 @@ from vibe_rl.metrics.backends.inert import InertBackend
 from vibe_rl.metrics.backends.protocol import LogBackend, is_backend
 from vibe_rl.metrics.isolation.isolated import IsolatedBackend
 from vibe_rl.metrics.writer import Overflow
-from vibe_rl.run_dir import RunDir, is_url
+from vibe_rl.run_dir import RunDir
+from vibe_rl.urls import is_url
 
 Process = Literal["primary", "all"]
 

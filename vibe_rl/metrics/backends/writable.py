@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from vibe_rl.run_dir import is_url
+from vibe_rl.urls import is_url
 
 
 def writable(directory: str | os.PathLike[str], argument: str) -> Path:
