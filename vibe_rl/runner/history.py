@@ -31,13 +31,16 @@ class History:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything up to now."""
-        return {name: np.concatenate(parts, axis=-1) for name, parts in self._parts.items()}
+        return {name: self._array(name) for name in self._parts}
 
     def best_step(self) -> int | None:
         """The step of the best evaluation over all seeds, the first of equals; None without any."""
         if "eval_step" not in self._parts:
             return None
-        arrays = self.arrays()
-        mean = arrays["eval_return_mean"].reshape(-1, arrays["eval_step"].shape[-1]).mean(axis=0)
+        step, mean = (self._array(name) for name in ("eval_step", "eval_return_mean"))
+        mean = mean.reshape(-1, step.shape[-1]).mean(axis=0)
         best = np.argmax(np.where(np.isnan(mean), -np.inf, mean))
-        return int(arrays["eval_step"][..., best].flat[0])
+        return int(step[..., best].flat[0])
+
+    def _array(self, name: str) -> np.ndarray:
+        return np.concatenate(self._parts[name], axis=-1)
