@@ -238,12 +238,13 @@ def soft_target(
     *,
     gamma: float,
 ) -> jax.Array:
-    """What the critics should say (SAC, section "Soft actor-critic"; by the lesser critic).
+    """What the critics should say: the soft value (SAC, equation 3) one step on, as in equation 5.
 
         target = r + gamma * (min_i Q_target,i(s', a') - alpha * log pi(a' | s')),
                  or r if s' is terminal
 
-    An episode cut off by its time limit ends in no terminal state: see `Transition`.
+    The lesser critic's value counts (SAC, section "Practical algorithm"). An episode cut off by its
+    time limit ends in no terminal state: see `Transition`.
 
     Args:
         batch: Transitions with one leading axis.
@@ -263,7 +264,7 @@ def soft_target(
 def critic_loss(
     params: Params, critic: TwinCritic, batch: Transition, target: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The squared errors of both critics, halved and added (SAC, "soft Bellman residual").
+    """The squared errors of both critics, halved and added (SAC, equation 5).
 
     Args:
         params: Parameters of the critics.
@@ -289,7 +290,7 @@ def actor_loss(
     alpha: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """What the policy minimises, through the action that it draws (SAC, "policy objective").
+    """What the policy minimises, through the action that it draws (SAC, equation 9).
 
         loss = mean(alpha * log pi(a | s) - min_i Q_i(s, a)),  where the policy draws a in s
 
@@ -312,7 +313,7 @@ def actor_loss(
 
 
 def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array, target_entropy: float) -> jax.Array:
-    """What the temperature minimises (SAC, section "Automating entropy adjustment").
+    """What the temperature minimises (SAC, equation 18).
 
         loss = mean(-alpha * (log pi(a | s) + target_entropy))
 
