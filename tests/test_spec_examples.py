@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from vibe_rl.metrics import (
     setup_logging,
 )
 from vibe_rl.run_dir import RunDir
+from vibe_rl.runner import PPOConfig, train_ppo
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +162,33 @@ def test_the_console_lines(console, capsys):
         rf"D {moment} \[vibe_rl\] shown\n",
         capsys.readouterr().err,
     )
+
+
+def test_a_runner_logs_by_itself(console):
+    setup_logging()
+    config = PPOConfig(
+        total_timesteps=20,
+        log_interval=10,
+        num_envs=2,
+        num_steps=5,
+        num_minibatches=2,
+        eval_interval=0,
+    )
+
+    run = RunDir("ppo_cartpole")
+    run.save_config(config)
+
+    train_state, metrics = train_ppo(
+        config=config,
+        run_dir=run,
+    )
+
+    fields = {"actor_loss", "critic_loss", "entropy", "approx_kl", "clip_fraction"}
+    records = read_metrics(run.log_path())
+    assert [record["step"] for record in records] == [10, 20]
+    assert all(fields <= set(record) for record in records)
+    assert fields <= set(metrics)
+    assert jax.tree.all(jax.tree.map(lambda x: bool(jnp.isfinite(x).all()), train_state.params))
 
 
 def test_all_of_it_together(console):

@@ -111,6 +111,42 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capfd):
         assert message in capfd.readouterr().err
 
 
+SMALL_OFF_POLICY = [
+    *("--total-timesteps", "64", "--log-interval", "32", "--eval-interval", "0"),
+    *("--learning-starts", "16", "--batch-size", "8", "--hidden-sizes", "8"),
+]
+
+
+def test_sac_trains_and_goes_on(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "sac", *SMALL_OFF_POLICY, "--no-tensorboard"]) == 0
+    assert main(["train", "--resume", "latest", "--total-timesteps", "96", "--no-tensorboard"]) == 0
+    (run,) = find_runs(tmp_path / "runs")
+    assert run.run_id.startswith("sac_Pendulum-v1_")
+    assert [(record["step"], "alpha" in record) for record in read_metrics(run)] == [
+        *((32, True), (64, True), (96, True))
+    ]
+
+
+def test_dqn_trains_seeds_side_by_side_with_a_tensorboard_directory_each(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "dqn", *SMALL_OFF_POLICY, "--num-seeds", "2", "--seed", "3"]) == 0
+    (run,) = find_runs(tmp_path / "runs")
+    assert run.run_id.startswith("dqn_CartPole-v1_")
+    assert sorted(record["seed"] for record in read_metrics(run)) == [3, 3, 4, 4]
+    assert {path.parent.name for path in run.logs.glob("*/events.*")} == {"seed-3", "seed-4"}
+
+    # Annealed, so that nothing may be added; and no run becomes shorter.
+    for steps, message in (("96", "it can't be made longer"), ("32", "total_timesteps=64, not 32")):
+        capfd.readouterr()
+        assert main(["train", "--resume", "latest", "--total-timesteps", steps]) == 2
+        err = capfd.readouterr().err
+        assert re.fullmatch(r"vibe-rl: error: .*\n", err)
+        assert message in err
+
+
 def test_a_run_is_called_after_what_it_trains(tmp_path, capfd):
     args = ["train", "ppo", *as_options(CONFIG), "--base-dir", str(tmp_path / "elsewhere")]
     assert main(args) == 0

@@ -10,6 +10,8 @@ import optax
 import pytest
 from endless import Endless
 
+from vibe_rl.metrics import read_metrics
+from vibe_rl.run_dir import RunDir
 from vibe_rl.runner import DQNConfig, dqn, off_policy, train_dqn
 from vibe_rl.runner.environment import make_env
 from vibe_rl.runner.replay import Transition, make_replay
@@ -204,8 +206,14 @@ def test_a_short_run_logs_its_fields():
     assert np.isfinite(metrics["loss"][1:]).all()
 
 
-def test_several_seeds_learn_apart():
-    state, metrics = train_dqn(dataclasses.replace(SMALL, num_seeds=2))
+def test_several_seeds_learn_apart_and_log_apart(tmp_path):
+    run = RunDir("seeds", tmp_path)
+    state, metrics = train_dqn(dataclasses.replace(SMALL, seed=5, num_seeds=2), run_dir=run)
+    said = [(record["step"], record["seed"]) for record in read_metrics(run)]
+    assert sorted(said) == [(step, seed) for step in (16, 32, 48, 64) for seed in (5, 6)]
+    fields = {"episode_return", "episode_length", "loss", "q_mean", "epsilon", "wall_time"}
+    *_, last = read_metrics(run)
+    assert set(last) == {"step", "seed", "steps_per_second"} | fields
     assert metrics["loss"].shape == (2, 4)
     assert state.learner.num_steps.tolist() == [11, 11]
     assert (metrics["loss"][0, 1:] != metrics["loss"][1, 1:]).all()

@@ -10,6 +10,8 @@ import pytest
 from endless import Endless
 from gymnax.environments import spaces
 
+from vibe_rl.metrics import read_metrics
+from vibe_rl.run_dir import RunDir
 from vibe_rl.runner import SACConfig, off_policy, sac, train_sac
 from vibe_rl.runner.environment import make_env
 from vibe_rl.runner.replay import Transition
@@ -157,14 +159,20 @@ def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():
     assert metrics["q_mean"][-1] == pytest.approx(5.0, abs=0.4)  # 1 / (1 - gamma); 2.4 if an end
 
 
-def test_a_short_run_logs_its_fields():
-    _, metrics = train_sac(SMALL)
+def test_a_short_run_logs_its_fields(tmp_path):
+    run = RunDir("short", tmp_path)
+    _, metrics = train_sac(SMALL, run_dir=run)
     fields = {"actor_loss", "critic_loss", "alpha", "entropy", "q_mean"}
     assert {"step", "episode_return", "episode_length"} | fields <= set(metrics)
     np.testing.assert_array_equal(metrics["step"], [16, 32, 48, 64])
     for name in fields:
         assert np.isnan(metrics[name][0])  # 16 of 24 steps: nothing learned yet
         assert np.isfinite(metrics[name][1:]).all()
+    records = read_metrics(run)
+    assert [record["step"] for record in records] == [16, 32, 48, 64]
+    assert set(records[-1]) == fields | {
+        *("step", "episode_return", "episode_length", "steps_per_second", "wall_time")
+    }
 
 
 def test_several_seeds_of_the_default_networks_begin():
