@@ -115,6 +115,39 @@ def test_an_opener_that_waited_in_vain_cuts_nothing(path, monkeypatch):
     assert path.read_bytes() == b'{"a":\n{"c":1}\n'
 
 
+def test_an_opener_that_waited_in_vain_takes_the_lock_once_it_is_free(path, monkeypatch):
+    monkeypatch.setattr("vibe_rl.metrics.locks._PATIENCE_S", 0.01)
+    with path.open("w") as repairing:
+        fcntl.flock(repairing, fcntl.LOCK_EX)
+        file = MetricsFile(path)
+    file.append(memoryview(b'{"a":'))  # an append under way
+    append(path, b'{"c":1}\n')
+    file.close("closed")
+    assert path.read_bytes() == b'{"a":\n{"c":1}\n'
+    assert not kept(path).exists()
+
+
+def test_a_file_that_took_the_name_while_an_opener_waited_is_the_one_opened(path):
+    path.write_bytes(b'{"old":1}\n')
+    with path.open() as repairing:
+        fcntl.flock(repairing, fcntl.LOCK_EX)
+        opener = threading.Thread(target=append, args=(path, b'{"c":1}\n'))
+        opener.start()
+        opener.join(0.1)
+        path.rename(path.with_name("moved"))
+        path.write_bytes(b'{"new":1}\n{"new":2}\n')
+    opener.join()
+    assert path.read_bytes() == b'{"new":1}\n{"new":2}\n{"c":1}\n'
+    assert [note["ordinal"] for note in read_writers(path) if note["event"] == "open"] == [2]
+
+
+@pytest.mark.parametrize("superseded", ["x", None, [1], -1, 1.5, 2**63])
+def test_notes_that_make_no_sense_are_passed_over(path, superseded):
+    note = {"event": "open", "time": 1.5, "pid": 1, "byte": 0, "ordinal": 7}
+    writers_path(path).write_text(json.dumps({**note, "superseded": superseded}) + "\n")
+    assert append(path, b'{"a":1}\n').start_ordinal == 0
+
+
 def test_the_lock_is_held_until_close(path):
     file = MetricsFile(path)
     with path.open() as other:

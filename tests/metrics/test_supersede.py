@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated, read_metrics
+from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated, locks, read_metrics
 from vibe_rl.metrics.feed.cursor import Cursor
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.supersede import supersede
@@ -38,6 +38,22 @@ def log(path, steps, attempt, **settings):
 
 def history(path):
     return [(record["step"], record["attempt"]) for record in read_metrics(path)]
+
+
+def test_of_two_that_go_back_at_once_the_second_sees_what_the_first_has_left(path, monkeypatch):
+    log(path, range(6), "old")
+    lock = locks.lock
+
+    def late(fd):  # the other has come between our opening the file and its lock
+        monkeypatch.setattr(locks, "lock", lock)
+        log(path, range(3, 6), "first", resume_step=2)
+        return lock(fd)
+
+    monkeypatch.setattr(locks, "lock", late)
+    log(path, range(3, 5), "second", resume_step=2)
+    kept = [(record["step"], record["attempt"]) for record in superseded(path)]
+    assert history(path) == [*((i, "old") for i in range(3)), (3, "second"), (4, "second")]
+    assert kept == [(i, attempt) for attempt in ("old", "first") for i in range(3, 6)]
 
 
 class Recorder:

@@ -364,6 +364,24 @@ def test_a_full_disk_tears_and_repeats_nothing(start, disk, caplog):
     assert "can be appended to again" in caplog.text
 
 
+def test_an_error_that_nobody_has_thought_of_ends_no_thread(start, disk, caplog):
+    errors = [TypeError("rubbish"), TypeError("rubbish")]
+
+    def append(data):
+        if errors:
+            raise errors.pop()
+        return disk.append(data)
+
+    writer = start(append)
+    put(writer, range(3))
+    with pytest.raises(OSError, match="3 records have not landed in the file: rubbish"):
+        writer.flush()
+    wait_until(lambda: not writer.queued)
+    assert writer.flush()
+    assert disk.numbers == [0, 1, 2]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False]
+
+
 def test_what_landed_is_counted_before_anybody_is_told(start, disk):
     """So that a logging handler that raises has nothing appended twice."""
     writer = start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from vibe_rl.metrics.locks import lock
+from vibe_rl.metrics.locks import has_name, open_locked, release, share
 
 _log = logging.getLogger("vibe_rl")
 
@@ -47,7 +46,7 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_child = False
+        self._is_child = self._is_locked = False
         self._writers = writers_path(path)
         self._id = uuid.uuid4().hex[:12]
         self.start_time = time.time()
@@ -63,7 +62,7 @@ class MetricsFile:
             OSError: If nothing could be written.
         """
         end = os.lseek(self._fd, 0, os.SEEK_CUR)  # of our last append
-        if not self._has_its_name():
+        if not has_name(self._fd, self.path):
             before, (self._fd, _, _) = self._fd, self._open()
             _log.warning(
                 "%s was moved, replaced or deleted: going on in the file of that name", self.path
@@ -73,6 +72,8 @@ class MetricsFile:
             if size < end:
                 _log.warning("%s was cut short: going on at its new end", self.path)
             _end_torn_line(self._fd)
+        if not self._is_locked:  # by an opener that another one kept from it for long
+            self._is_locked = share(self._fd)
         return os.write(self._fd, data)
 
     def close(self, how: str) -> None:
@@ -96,17 +97,15 @@ class MetricsFile:
     def _open(self) -> tuple[int, int, int]:
         """Open the file: gives its descriptor, and how many bytes and lines it holds."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        fd, how = open_locked(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
-            alone = lock(fd)
-            if alone:
+            if how == fcntl.LOCK_EX:
                 repair(fd, self.path)
             # A torn line of a writer that is still alive is ended by our newline, or, if it was
             # an append under way, followed by a blank line, which readers pass over.
             if _last_byte(fd) not in (b"", b"\n"):
                 os.write(fd, b"\n")
-            if alone:
-                fcntl.flock(fd, fcntl.LOCK_SH)
+            self._is_locked = how != fcntl.LOCK_UN and share(fd)
             file = os.fstat(fd)
             lines = next_ordinal(fd, file.st_size, self.path)
             self._note(
@@ -119,17 +118,9 @@ class MetricsFile:
                 ordinal=lines,
             )
         except BaseException:
-            os.close(fd)
+            release(fd)
             raise
         return fd, file.st_size, lines
-
-    def _has_its_name(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._fd), self.path.stat())
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESTALE):
-                return False
-            raise
 
     def _note(self, event: str, **fields: Any) -> None:
         line = orjson.dumps(
@@ -205,10 +196,9 @@ def _is_note(note: Any) -> bool:
     if not isinstance(note, dict) or note.get("event") not in ("open", "close"):
         return False
     counts = ("pid", "byte", "ordinal") if note["event"] == "open" else ("byte",)
-    return (
-        type(note.get("time")) in (int, float)
-        and all(type(note.get(name)) is int and note[name] >= 0 for name in counts)
-        and (note["event"] == "close" or note["ordinal"] < 2**63)
+    return type(note.get("time")) in (int, float) and all(
+        type(count) is int and 0 <= count < 2**63
+        for count in (*map(note.get, counts), note.get("superseded", 0))
     )
 
 

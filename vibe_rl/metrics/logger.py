@@ -393,6 +393,7 @@ class MetricsLogger(LogsInsideJit):
 
     def _after_fork(self) -> None:
         self._deferred = None
+        self._arrivals.after_fork()
         self._feeds.after_fork()
         self._writer.after_fork()
         self._file.after_fork()

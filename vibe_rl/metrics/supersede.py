@@ -23,7 +23,7 @@ from vibe_rl.atomic import write_atomically
 from vibe_rl.metrics.append import read_writers, repair, writers_path
 from vibe_rl.metrics.feed.cursor import CursorInUseError, cursors_moved
 from vibe_rl.metrics.lines import Lines, Position, count_lines
-from vibe_rl.metrics.locks import lock, unlock
+from vibe_rl.metrics.locks import open_locked, release
 
 _BLOCK = 1 << 20
 
@@ -54,21 +54,21 @@ def supersede(path: Path, step: int) -> None:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(path.open("r+b"))
+            fd, how = open_locked(path, os.O_RDWR)
         except FileNotFoundError:
             return
-        alone = lock(file.fileno())
-        stack.callback(unlock, file.fileno())
+        stack.callback(release, fd)
+        alone = how == fcntl.LOCK_EX
         if alone:
-            repair(file.fileno(), path)
-            _end_line(file.fileno())
+            repair(fd, path)
+            _end_line(fd)
         cuts = list(_cuts(path, step))
         if not cuts:
             return
         if not alone:
-            raise _busy(path, step, _why_locked(file.fileno()))
+            raise _busy(path, step, _why_locked(fd))
         try:
-            _replace(path, file.fileno(), cuts, step)
+            _replace(path, fd, cuts, step)
         except CursorInUseError as error:
             why = f"a feed delivers from the file ({error}); end it first"
             raise _busy(path, step, why) from error
@@ -168,6 +168,8 @@ def _file_id(path: Path) -> str | None:
 def _copy(source: int, start: int, end: int, target: IO[bytes]) -> None:
     while start < end:
         block = os.pread(source, min(end - start, _BLOCK), start)
+        if not block:  # another program has cut the file meanwhile
+            raise OSError(errno.EIO, "the file got shorter while it was read")
         target.write(block)
         start += len(block)
 

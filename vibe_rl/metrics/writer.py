@@ -85,7 +85,7 @@ class Writer:
         self._extra = self._folded = 0
         self._unlanded = memoryview(b"")  # taken from the queue, but not yet in the file,
         self._unlanded_lines = 0  # and how many lines that is
-        self._error: OSError | None = None  # why the last append failed
+        self._error: Exception | None = None  # why the last append failed
         self._warned = False
         self._flush_asked = self._flush_done = 0
         self._closing = self._closed = False
@@ -262,7 +262,7 @@ class Writer:
         if self._error is not None:
             reason = self._error
             message = f"{self.queued} records have not landed in the file: {reason}"
-            raise OSError(reason.errno, message) from reason
+            raise OSError(getattr(reason, "errno", None), message) from reason
 
     # -- on the writer's thread ---------------------------------------------------------------
 
@@ -325,10 +325,14 @@ class Writer:
                 continue  # there may be nothing left to append
             try:
                 done = self._append(self._unlanded)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread goes on
                 is_news, self._error = self._error is None, error
                 if is_news:
-                    _log.error("can't append to the metrics file; will go on trying: %s", error)
+                    _log.error(
+                        "can't append to the metrics file; will go on trying: %s",
+                        error,
+                        exc_info=None if isinstance(error, OSError) else error,
+                    )
                 return False
             self._landed(done)
         return True

@@ -1,5 +1,6 @@
 """Records under way: logged while a computation runs, awaited at the end, counted when late."""
 
+import faulthandler
 import gc
 import json
 import logging
@@ -82,6 +83,20 @@ def test_flush_waits_for_what_is_under_way(path, gate):
         after(0.3, gate.open)
         assert logger.flush()
         assert len(read_metrics(path)) == RECORDS
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning")
+def test_a_forked_child_waits_for_no_computation_of_its_parent(path, gate):
+    with MetricsLogger(path) as logger:
+        emitting(logger)(gate(0.0))
+        if (child := os.fork()) == 0:
+            faulthandler.dump_traceback_later(60, exit=True)  # where it hung until now
+            logger.write({"i": -1})
+            os._exit(not (logger.flush() and logger.close()))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        gate.open()
+    assert [record["i"] for record in read_metrics(path)] == [-1, *range(RECORDS)]
 
 
 def test_flush_and_close_wait_no_longer_than_they_are_told(path, gate, caplog):

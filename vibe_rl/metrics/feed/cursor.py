@@ -18,7 +18,7 @@ import orjson
 
 from vibe_rl.metrics.backends.protocol import text_of
 from vibe_rl.metrics.lines import Lines, Position
-from vibe_rl.metrics.locks import unlock
+from vibe_rl.metrics.locks import release, unlock
 
 _log = logging.getLogger("vibe_rl")
 
@@ -94,7 +94,7 @@ class Cursor:
         """Let another feed have it. Doing so again does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            _release(fd)
+            release(fd)
 
     def after_fork(self) -> None:
         """In a forked child: leave it to the parent."""
@@ -125,7 +125,7 @@ def cursors_moved(
         cursors = []
         for file in _cursor_paths(path):
             fd = _lock(file)
-            hold.callback(_release, fd)
+            hold.callback(release, fd)
             cursors.append((fd, os.pread(fd, _MAX_BYTES, 0)))
         moves = []
         for fd, text in cursors:
@@ -200,11 +200,6 @@ def _lock(file: Path) -> int:
             raise CursorInUseError(f"{file} is in use") from None
         # Locks don't work on this file system: go on without.
     return fd
-
-
-def _release(fd: int) -> None:
-    unlock(fd)
-    os.close(fd)
 
 
 def _cursor_paths(path: Path, label: str = "*") -> Iterator[Path]:

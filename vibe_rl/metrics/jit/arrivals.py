@@ -85,6 +85,11 @@ class Arrivals:
         """Take no more: the logger is closed."""
         self._closed = True
 
+    def after_fork(self) -> None:
+        """In a forked child: wait for nothing, for computations under way are the parent's."""
+        self.traced = False
+        self._lock = threading.Lock()
+
     def wait(self, deadline: float | None) -> bool:
         """Wait for the callbacks of all computations that this thread has dispatched.
 
