@@ -88,14 +88,17 @@ def new_report(versions: dict[str, str], absent: dict[str, str]) -> Report:
     import jax
 
     ours = {name: version(name) for name in ("vibe-rl", "jax", "numpy", "orjson")}
-    device = jax.devices()[0].device_kind
     return Report(
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
-        machine=f"{os.cpu_count()} cores of {_processor()}, device {device}, "
-        f"{platform.system()} {platform.release()}",
+        machine=f"{machine()}, device {jax.devices()[0].device_kind}",
         versions={"Python": platform.python_version(), **ours, **versions},
         absent=absent,
     )
+
+
+def machine() -> str:
+    """This machine's cores and its system."""
+    return f"{os.cpu_count()} cores of {_processor()}, {platform.system()} {platform.release()}"
 
 
 def merged(parts: Sequence[Report], failed: dict[str, str]) -> Report:

@@ -24,12 +24,13 @@ import threading
 import time
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+from results import machine
 from soak_account import Account, Recorder, recorded, tensorboard_points, wandb_rows
-from timing import machine, print_table
 
 from vibe_rl.metrics import (
     MetricsLogger,
@@ -153,6 +154,8 @@ class Soak:
         self._samples: list[tuple[float, float, int]] = []
         self._trainer = self._start("trainer", seed)
         while not Path("accepted.0").exists():
+            if self._trainer.poll() is not None:
+                self._fail()
             time.sleep(0.1)
         self._writers: dict[int, subprocess.Popen] = {}
         self._next = THREADS
@@ -184,7 +187,7 @@ class Soak:
             self._end(number, signal.SIGINT)
         self._trainer.terminate()
         if self._trainer.wait(timeout=1_800) != 0:
-            raise SystemExit(f"the trainer has failed:\n{Path('trainer.log').read_text()}")
+            self._fail()
         self.ends.update(
             dict.fromkeys(
                 int(path.name.removeprefix("accepted."))
@@ -246,6 +249,9 @@ class Soak:
             return []
         grown = {"memory": memory > FLAT_MB, "open files": opened > FLAT_FILES}
         return [f"the trainer's {name} grow" for name, grows in grown.items() if grows]
+
+    def _fail(self) -> NoReturn:
+        raise SystemExit(f"the trainer has failed:\n{Path('trainer.log').read_text()}")
 
     def _start(self, kind: str, number: int) -> subprocess.Popen:
         command = [sys.executable, __file__, "--role", kind, str(number)]
@@ -356,6 +362,17 @@ def check_backends() -> list[str]:
     print_table(["backend", "delivered", "again after a kill"], rows)
     print()
     return violations
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    # Here, so that the processes that log, whose memory is looked at, don't have it.
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, highlight=False)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,19 @@ def test_a_benchmark_runs(name, tmp_path):
     assert all(each.figures for each in results)
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("script", ["learning.py", "soak.py", "training.py"])
+def test_a_script_of_its_own_runs(script):
+    command = ["-m", "benchmarks.training"] if script == "training.py" else [f"benchmarks/{script}"]
+    run = subprocess.run(
+        [sys.executable, *command, "--quick"], check=False, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert {"learning.py": "| --- |", "soak.py": "accounted for", "training.py": "logged / "}[
+        script
+    ] in run.stdout
+
+
 def test_one_that_fails_leaves_the_others_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(command.BENCHMARKS, "broken", "no_such_module")
     saved = tmp_path / "results.json"
