@@ -68,7 +68,7 @@ def make(total_steps: int, seed: int) -> tuple[Any, Any]:  # noqa: PLR0915 (one 
     reset = jax.vmap(env.reset, in_axes=(0, None))
     env_step = jax.vmap(env.step, in_axes=(0, 0, 0, None))
     network = Network(env.action_space(env_params).n)
-    num_updates = total_steps // (ENVS * STEPS)
+    num_updates = whole_updates(total_steps) // (ENVS * STEPS)
     schedule = optax.linear_schedule(LEARNING_RATE, 0.0, num_updates * EPOCHS * MINIBATCHES)
     optimizer = optax.chain(optax.clip_by_global_norm(MAX_NORM), optax.adam(schedule, eps=1e-5))
 
@@ -113,7 +113,7 @@ def make(total_steps: int, seed: int) -> tuple[Any, Any]:  # noqa: PLR0915 (one 
         _, env_state, obs, key = acting
         last_value = network.apply(params, obs)[1]
         _, advantages = jax.lax.scan(
-            advantage_before, (jnp.zeros(ENVS), last_value), rows, reverse=True, unroll=16
+            advantage_before, (jnp.zeros(ENVS), last_value), rows, reverse=True
         )
         batch = (rows, advantages, advantages + rows.value)
         batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
@@ -135,6 +135,11 @@ def make(total_steps: int, seed: int) -> tuple[Any, Any]:  # noqa: PLR0915 (one 
     carry = (params, optimizer.init(params), env_state, obs, key)
     run = jax.jit(lambda carry: jax.lax.scan(update, carry, length=num_updates))
     return run.lower(carry).compile(), carry
+
+
+def whole_updates(total_steps: int) -> int:
+    """The steps that a run really does: those of whole updates."""
+    return total_steps // (ENVS * STEPS) * (ENVS * STEPS)
 
 
 def pick(columns: jax.Array, index: jax.Array) -> jax.Array:

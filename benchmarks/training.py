@@ -23,14 +23,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 
 from benchmarks import plain_ppo
+from benchmarks.results import machine
 from vibe_rl.metrics import LogBackend, TensorBoardBackend, isolated
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner import PPOConfig, train_ppo
+from vibe_rl.runner.compiled import Compiled
 
 SEEDS = 8
 SIZES = {
@@ -44,25 +47,39 @@ SIZES = {
 }
 
 
+class Timed(Compiled):
+    """A run's functions, which note how long the compiled training takes."""
+
+    seconds = 0.0
+
+    def _compile(self, *args: Any) -> Any:
+        run = super()._compile(*args)
+
+        def timed(*args: Any) -> Any:
+            start = time.perf_counter()
+            result = jax.block_until_ready(run(*args))
+            Timed.seconds += time.perf_counter() - start
+            return result
+
+        return timed
+
+
 def plain(config: PPOConfig) -> float:
     run, state = plain_ppo.make(config.total_timesteps, config.seed)
     start = time.perf_counter()
     jax.block_until_ready(run(state))
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return seconds * config.total_timesteps / plain_ppo.whole_updates(config.total_timesteps)
 
 
 def unlogged(
     config: PPOConfig, run_dir: RunDir | None = None, backends: Sequence[LogBackend] = ()
 ) -> float:
-    """The time of a run, from its first record on: compilation comes before it."""
-    marks: list[tuple[int, float]] = []
-
-    def mark(step: int, *_: Any) -> None:
-        marks.append((step, time.perf_counter()))
-
-    train_ppo(config, run_dir=run_dir, backends=backends, callback=mark)
-    (first_step, first), (last_step, last) = marks[0], marks[-1]
-    return (last - first) * config.total_timesteps / (last_step - first_step)
+    """The time of a run without its compilation; no callback makes it stop at each record."""
+    Timed.seconds = 0.0
+    with mock.patch("vibe_rl.runner.loop.Compiled", Timed):
+        train_ppo(config, run_dir=run_dir, backends=backends)
+    return Timed.seconds * config.total_timesteps / (config.num_updates * config.steps_per_update)
 
 
 def logged(config: PPOConfig) -> float:
@@ -71,8 +88,8 @@ def logged(config: PPOConfig) -> float:
         return unlogged(config, run, [isolated(TensorBoardBackend, log_dir=run.logs)])
 
 
-def spread(ratios: np.ndarray) -> str:
-    return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+def spread(values: np.ndarray) -> str:
+    return f"{np.median(values):.2f} ({values.min():.2f} to {values.max():.2f})"
 
 
 def main() -> None:
@@ -92,11 +109,11 @@ def main() -> None:
             together.append(unlogged(dataclasses.replace(config, num_seeds=SEEDS)))
 
     seconds = {name: np.array(values) for name, values in taken.items()}
-    print(f"PPO, CartPole-v1, {config.total_timesteps:,} steps, after compilation")
-    for name, values in seconds.items():
-        print(f"{name:10} {np.median(values):6.2f} s")
-    print(f"{'8 seeds':10} {np.median(together):6.2f} s")
-    print("Ratios within a round, their median and range:")
+    print(f"{machine()}, JAX {jax.__version__}")
+    print(f"PPO, CartPole-v1, {config.total_timesteps:,} steps, seconds without compilation")
+    for name, values in {**seconds, "8 seeds": np.array(together)}.items():
+        print(f"{name:19} {spread(values)}")
+    print("Ratios within a round; here as above, the median and the range:")
     print(f"unlogged / plain    {spread(seconds['unlogged'] / seconds['plain'])}")
     print(f"logged / unlogged   {spread(seconds['logged'] / seconds['unlogged'])}")
     print(f"8 seeds / 8 runs    {spread(np.array(together) / seconds['unlogged'].sum())}")
