@@ -40,7 +40,8 @@ def isolated(
 
     The process reads the metrics file itself, at the lowest priority that the system offers. It
     outlives the training process, however that ends, until it has delivered what the file holds and
-    has closed the backend. If it dies itself, it is started again and goes on from its cursor.
+    has closed the backend; threads that this leaves behind have 3 s more. If it dies itself, it is
+    started again and goes on from its cursor.
 
     Args:
         backend: The backend's class (or a function that makes one), from a module that can be
