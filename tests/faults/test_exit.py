@@ -19,10 +19,12 @@ class Slow:
 
 backend = open("backend", "wb")
 logger = MetricsLogger("metrics.jsonl", [Slow()], flush_interval=float(sys.argv[1]))
+begun = threading.Event()
 
 def run(logger, count, pause=0):
     for n in range(count):
         log(logger, n)
+        begun.set()
         if pause:
             time.sleep(pause)
 
@@ -102,7 +104,8 @@ def test_interpreter_shutdown_with_wandb_and_tensorboard_attached(end, status, c
 
 @pytest.mark.parametrize("block", ["with logger: ", ""])
 def test_after_ctrl_c_nothing_is_missing(block, child, tmp_path):
-    loop = f"print('go', flush=True)\n{block}run(logger, len(accepted), pause=1e-4)"
+    go = "threading.Thread(target=lambda: begun.wait() and print('go', flush=True)).start()"
+    loop = f"{go}\n{block}run(logger, len(accepted), pause=1e-4)"
     process, account = child(HEAD + loop, 0.1)
     process.stdout.readline()
     threading.Event().wait(0.1)
@@ -116,6 +119,8 @@ def test_after_ctrl_c_nothing_is_missing(block, child, tmp_path):
 
 def test_a_second_ctrl_c_ends_the_wait_for_a_backend(child, tmp_path):
     script = """
+from vibe_rl.metrics.feed import tickets
+
 class Hung:
     def log(self, record, step=None):
         hung.set()
@@ -123,17 +128,24 @@ class Hung:
     close = print
 
 hung = threading.Event()
+tickets.PATIENCE_S = 1_000_000  # so that nothing else ends the wait
 logger = MetricsLogger("metrics.jsonl", [Hung()])
 for n in range(1_000):
     log(logger, n)
+deliver = logger._feeds.deliver
+logger._feeds.deliver = lambda *args, **how: print("waiting", flush=True) or deliver(*args, **how)
 hung.wait()
-while logger.stats.written < 1_000:  # else the second Ctrl-C may end the wait for the file
-    time.sleep(0.01)
 print("hung", flush=True)
+time.sleep(1_000)
 """
     process, account = child(script)
     assert process.stdout.readline() == "hung\n"
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "waiting\n"
+    for _ in range(150):
         threading.Event().wait(0.2)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGINT)
+    assert process.poll() is not None
     assert len(complete(tmp_path, account)) == 1_000

@@ -68,6 +68,40 @@ def test_fork_in_the_middle_of_heavy_writing(run_python, tmp_path, scale):
     assert [note["event"] for note in notes] == ["open", "close"]  # the parent's
 
 
+LOCKED = """
+import os, signal, threading, time, warnings
+from vibe_rl.metrics import MetricsLogger
+
+warnings.simplefilter("ignore")
+logger = MetricsLogger("metrics.jsonl")
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    with logger._writer._changed:
+        held.set()
+        done.wait()
+
+threading.Thread(target=hold).start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)  # kills a child that waits for good
+    logger.write({"i": 0})
+    logger.flush()
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+done.set()
+logger.close()
+"""
+
+
+def test_fork_while_another_thread_holds_the_queue_s_lock(run_python, tmp_path):
+    """The child has the lock, but not the thread that would give it back."""
+    status, out, err = run_python(LOCKED)
+    assert (status, out) == (0, "0\n"), err
+    assert [record["i"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [0]
+
+
 BACKENDS = """
 import os, signal, sys, warnings
 sys.path[:] = sys.argv[1:]
