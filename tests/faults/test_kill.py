@@ -1,5 +1,7 @@
 """A killed process loses a tenth of a second of records at most, and never spoils the file."""
 
+import inspect
+import itertools
 import signal
 import time
 
@@ -45,6 +47,19 @@ def test_what_a_killed_process_loses(how, child, tmp_path, scale):
     print(f"age of the oldest missing record, s: {ages}")
     assert ages[-1] <= 1
     assert ages[int(0.95 * (trials - 1))] <= scale(1, 0.2)  # short runs share a busy machine
+
+
+def test_lines_land_every_tenth_of_a_second(tmp_path):
+    """What bounds the age of what is lost: the shortest of some intervals, as load adds to them."""
+    assert inspect.signature(MetricsLogger).parameters["flush_interval"].default == 0.1
+    times = []
+    with MetricsLogger(tmp_path / "metrics.jsonl") as logger:
+        append = logger._writer._append
+        logger._writer._append = lambda data: times.append(time.monotonic()) or append(data)
+        while len(times) < 8:
+            logger.write({"n": 0})
+            time.sleep(0.001)
+    assert min(after - before for before, after in itertools.pairwise(times[:8])) < 0.2
 
 
 def test_what_os_exit_loses(child, tmp_path):
