@@ -22,7 +22,8 @@ class Bomb:
         return os.mkdir, (str(self._marker),)
 
 
-def test_nothing_in_a_run_directory_is_executed_or_unpickled(run_python, tmp_path):
+@pytest.mark.parametrize("mode", ["ab", "wb"])  # at the end of what is there, or in its place
+def test_nothing_in_a_run_directory_is_executed_or_unpickled(mode, run_python, tmp_path):
     run, marker = RunDir("run", tmp_path), tmp_path / "executed"
     with MetricsLogger(run, [FileBackend(tmp_path / "log")]) as logger:
         logger.write({"i": 0})
@@ -35,7 +36,7 @@ def test_nothing_in_a_run_directory_is_executed_or_unpickled(run_python, tmp_pat
     (run.root / "wandb_id.txt").write_bytes(bomb)
     (run.root / "config.json").write_bytes(bomb)
     for file in run.logs.glob("metrics*.json*"):
-        with file.open("ab") as stream:
+        with file.open(mode) as stream:
             stream.write(bomb)
     script = """
 import sys
@@ -63,8 +64,9 @@ find_runs("..")
     assert taken(run.root / "isolated")[-1] == 1
 
 
-def test_all_files_are_made_with_the_users_umask(tmp_path):
-    before = os.umask(0o027)
+@pytest.mark.parametrize("umask", [0o002, 0o027])
+def test_all_files_are_made_with_the_users_umask(umask, tmp_path):
+    before = os.umask(umask)
     try:
         run = RunDir("run", tmp_path)
         run.save_config({"lr": 1e-3})
@@ -72,14 +74,22 @@ def test_all_files_are_made_with_the_users_umask(tmp_path):
         torn.write_bytes(b'{"torn')
         backends = [TensorBoardBackend(run.logs), WandbBackend(run_dir=run.root, mode="disabled")]
         with MetricsLogger(run, [*backends, FileBackend(tmp_path / "log")]) as logger:
-            logger.write({"i": 0})
+            logger.write({"i": 0, "step": 0, "loss": float("nan")})
+            logger.write({"i": 1, "step": 1})
+        with MetricsLogger(run, resume_step=0) as logger:
+            logger.write({"i": 1, "step": 1})
     finally:
         os.umask(before)
     ours = [path for path in run.root.rglob("*") if "wandb" not in path.parts]
-    assert len([path for path in ours if path.is_file()]) >= 6
-    for path in ours:
-        expected = 0o750 if path.is_dir() else 0o640
-        assert path.stat().st_mode & 0o777 in (expected, 0o600), path  # config.json is rewritten
+    names = " ".join(path.name for path in ours)
+    for file in (
+        *("config.json", "events.out.tfevents", "metrics.jsonl ", ".jsonl.torn"),
+        *("metrics.writers.jsonl", "metrics.alarms.jsonl", "metrics.superseded.jsonl"),
+        *("FileBackend", "TensorBoardBackend", "WandbBackend"),  # their cursors
+    ):
+        assert file in names + " "
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in ours}
+    assert modes == {path.name: oct((0o777 if path.is_dir() else 0o666) & ~umask) for path in ours}
 
 
 @pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="looks into /proc")
