@@ -57,8 +57,8 @@ class PPOConfig(TrainConfig):
     """Whether each minibatch's advantages are brought to mean 0 and standard deviation 1."""
 
     scale_rewards: bool = True
-    """Whether rewards are divided by the standard deviation of the discounted returns so far, so
-    that one step size suits environments whose returns are of unlike sizes."""
+    """Whether rewards are divided by the standard deviation of the discounted returns so far, and
+    clipped to [-10, 10], so that one step size suits returns of unlike sizes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
