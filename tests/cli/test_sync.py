@@ -1,6 +1,8 @@
 """`vibe-rl sync`: what it delivers, and when it refuses."""
 
 import logging
+import re
+import shlex
 import shutil
 import sys
 import time
@@ -12,6 +14,8 @@ from service_files import tensorboard_scalars, wandb_files, wandb_rows
 
 from vibe_rl.cli import main
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend
+
+PATH = ["--option", "path=out"]
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +86,44 @@ def test_wandb_gets_the_rest_in_the_run_and_project_that_it_had(run, tmp_path, c
     assert rows == [[10, 11], [12, 13, 14]]
 
 
+def test_what_a_run_was_split_by_is_split_on(run):
+    def write_seeds(steps, *backends):
+        with MetricsLogger(f"{run}/logs/metrics.jsonl", backends) as logger:
+            for step in steps:
+                logger.write({"step": step, "i": step, "seed": step % 2})
+
+    write_seeds(range(10, 20), TensorBoardBackend(f"{run}/logs", split_by="seed"))
+    write_seeds(range(20, 30))
+    assert main(["sync", run, "--to", "tensorboard"]) == 0
+    for seed in (0, 1):
+        assert steps(f"{run}/logs/seed-{seed}") == list(range(10 + seed, 30, 2))
+
+
+def test_a_wandb_run_that_no_file_names_is_found_too(run, tmp_path, capsys):
+    backend = WandbBackend(project="rl", mode="offline", dir=".")
+    write(run, range(10, 12), backend)
+    write(run, range(12, 15))
+    time.sleep(1.1)  # as above
+    assert main(["sync", run, "--to", "wandb", "--option", "mode=offline"]) == 0
+    assert "WandbBackend took 3 records" in capsys.readouterr().out
+    assert {file.parent.name.rpartition("-")[2] for file in wandb_files(tmp_path)} == {
+        backend.run_id
+    }
+
+
+def test_the_command_that_show_prints_brings_each_of_several_up_to_date(run, capsys):
+    for directory in ("logs", "other directory"):
+        write(run, range(10, 12), TensorBoardBackend(f"{run}/{directory}"))
+    for _ in range(2):
+        assert main(["show", run]) == 0
+        commands = re.findall("records behind: vibe-rl (sync .*)", capsys.readouterr().out)
+        for command in commands:
+            assert main(shlex.split(command)) == 0
+    assert not commands
+    assert steps(f"{run}/logs") == [10, 11, 10, 11]
+    assert steps(f"{run}/other directory") == [10, 11]
+
+
 def test_a_class_of_ones_own_with_options(run):
     options = ["--option", "path=out", "--option", "holds=true"]
     assert main(["sync", run, "--to", "recorders:FileBackend", *options]) == 0
@@ -120,6 +162,9 @@ def test_a_wandb_run_that_is_under_way_is_left_alone(run, capsys):
         (["run", "--to", "no.such.module:Backend"], "not 'no.such.module:Backend'"),
         (["run", "--to", "recorders:Nothing"], "has no attribute 'Nothing'"),
         (["run", "--to", "needs_more:Backend"], "No module named 'more'"),
+        (["run", "--to", "ends:Backend"], "SystemExit: 7"),
+        (["run", "--to", "nonsense:Backend"], "SyntaxError"),
+        (["run", "--to", "recorders:Unidentified", *PATH], "ValueError: no identity yet"),
         (["run", "--to", ":Backend"], "not ':Backend'"),
         (["run", "--to", "os:getcwd"], "log and close"),
         (["run", "--to", "recorders:FileBackend"], "path"),
@@ -131,6 +176,8 @@ def test_a_wandb_run_that_is_under_way_is_left_alone(run, capsys):
 )
 def test_what_cannot_be_done_is_said_in_one_line(run, capsys, args, message):
     Path("needs_more.py").write_text("import more")
+    Path("ends.py").write_text("raise SystemExit(7)")
+    Path("nonsense.py").write_text("class")
     assert main(["sync", *args]) == 2
     err = capsys.readouterr().err
     assert message in err
@@ -148,6 +195,14 @@ def test_a_file_of_anything_else_is_an_error_that_leaves_nothing_behind(tmp_path
     assert "no line of" in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_files_of_a_job_are_named(tmp_path, capsys):
+    logs = tmp_path / "job" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "metrics.p1.jsonl").write_text('{"step": 1}\n')
+    assert main(["sync", str(tmp_path / "job"), "--to", "tensorboard"]) == 2
+    assert "metrics.p1.jsonl: sync each" in capsys.readouterr().err
 
 
 def test_a_file_with_a_few_lines_of_anything_else_is_delivered(run, tmp_path, capsys):

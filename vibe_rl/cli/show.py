@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from vibe_rl.cli.known_backends import sync_command
 from vibe_rl.cli.select import LATEST, find_run, run_name
 
 if TYPE_CHECKING:
@@ -133,12 +133,7 @@ def _progress(backend: BackendProgress, path: Path) -> list[Cell]:
     behind = f"{backend.behind} records behind"
     if backend.fed:
         return [backend.backend, f"{behind}, being fed"]
-    names = {"TensorBoardBackend": "tensorboard", "WandbBackend": "wandb"}
-    to = names.get(backend.backend.split(" ")[0], "MODULE:CLASS")
-    return [
-        backend.backend,
-        (f"{behind}: vibe-rl sync {shlex.quote(str(path))} --to {to}", "yellow"),
-    ]
+    return [backend.backend, (f"{behind}: {sync_command(backend.backend, path)}", "yellow")]
 
 
 def _alarms(alarms: list[Alarm]) -> list[list[Cell]]:

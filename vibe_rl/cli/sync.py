@@ -8,12 +8,14 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from vibe_rl.cli import UsageError
+from vibe_rl.cli.known_backends import options_for
 from vibe_rl.cli.select import find_run
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ def sync(
 
     Args:
         run: A path, an id, the beginning of one, or latest.
-        to: The backend: TensorBoard's files beside the metrics file; the W&B run whose id the run's
-            directory keeps, or a new one; or a class of your own.
+        to: The backend: TensorBoard's files and the W&B run that the run was logged to,
+            else new ones beside the metrics file; or a class of your own.
         option: An argument of the backend's class, such as project=rl or mode=offline. May be
             given several times.
         from_start: Deliver everything, even what the backend has had.
@@ -42,7 +44,8 @@ def sync(
     """
     # Here, because --help shall not wait for NumPy.
     from vibe_rl.metrics import setup_logging  # noqa: PLC0415
-    from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, identity_of  # noqa: PLC0415
+    from vibe_rl.metrics.append import process_paths  # noqa: PLC0415
+    from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError  # noqa: PLC0415
     from vibe_rl.metrics.feed.feed import Feed  # noqa: PLC0415
     from vibe_rl.metrics.lines import Position  # noqa: PLC0415
     from vibe_rl.metrics.reading.blocks import metrics_path, read_blocks, records_of  # noqa: PLC0415
@@ -50,13 +53,17 @@ def sync(
     setup_logging()
     path = metrics_path(find_run(run, base_dir))
     if not path.is_file():
-        raise UsageError(f"{run!r} has no records: there is no file {os.path.relpath(path)}")
+        others = [os.path.relpath(file) for file in process_paths(path)]
+        instead = f"; a job's processes have {', '.join(others)}: sync each" if others else ""
+        raise UsageError(
+            f"{run!r} has no records: there is no file {os.path.relpath(path)}{instead}"
+        )
     if path.stat().st_size and not any(records_of(block.text) for block in read_blocks(path)):
         raise UsageError(f"{run!r} is no run: no line of {os.path.relpath(path)} is a record")
-    backend = _make(to, path, dict(_parse(each) for each in option))
+    backend, identity = _make(to, path, dict(_parse(each) for each in option))
     name = type(backend).__name__
     try:
-        Cursor(path, identity_of(backend, 0)).close()
+        Cursor(path, identity).close()
     except CursorInUseError:
         backend.close()
         raise _in_use(name, path) from None
@@ -88,44 +95,35 @@ def _show(feed: Feed) -> bool:
         return delivered.result()
 
 
-def _make(to: str, path: Path, options: dict[str, Any]) -> LogBackend:
+def _make(to: str, path: Path, options: dict[str, Any]) -> tuple[LogBackend, str]:
+    """The backend, and what tells it from others."""
     from vibe_rl.metrics import LogBackend, TensorBoardBackend, WandbBackend  # noqa: PLC0415
-    from vibe_rl.metrics.feed.cursor import is_in_use  # noqa: PLC0415
-    from vibe_rl.metrics.reading.blocks import run_root  # noqa: PLC0415
+    from vibe_rl.metrics.feed.cursor import identity_of, is_in_use  # noqa: PLC0415
 
-    make: Any
-    if to == "tensorboard":
-        make, options = TensorBoardBackend, {"log_dir": path.parent, **options}
-    elif to == "wandb":
-        root = run_root(path) or path.parent
-        make, options = WandbBackend, {"run_dir": root, **_project(path), **options}
-        # Before it is built, for that would resume a run that is under way, and then finish it.
-        if is_in_use(path, WandbBackend.__name__):
-            raise _in_use(WandbBackend.__name__, path)
-    else:
-        make = _find(to)
-    try:
-        backend = make(**options)
-    except (ImportError, OSError):
-        raise
-    except Exception as error:  # whatever the service's library or a class of the user's raises
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"{to} can't be built: {why}") from error
-    if not isinstance(backend, LogBackend):
-        raise UsageError(f"{to} makes no backend: it has to have methods log and close")
-    return backend
+    shipped = {"tensorboard": TensorBoardBackend, "wandb": WandbBackend}
+    make: Any = shipped.get(to) or _find(to)
+    if to in shipped:
+        options = options_for(to, path, options)
+    # Before it is built, for that would resume a run that is under way, and then finish it.
+    if to == "wandb" and is_in_use(path, WandbBackend.__name__):
+        raise _in_use(WandbBackend.__name__, path)
+    with ExitStack() as stack:
+        try:
+            backend = make(**options)
+            if isinstance(backend, LogBackend):
+                stack.callback(backend.close)
+                identity = identity_of(backend, 0)
+                stack.pop_all()
+                return backend, identity
+        except (ImportError, OSError):
+            raise
+        except (Exception, SystemExit) as error:  # whatever the service's library or a class raises
+            raise UsageError(f"{to} can't be built: {_line(error)}") from error
+    raise UsageError(f"{to} makes no backend: it has to have methods log and close")
 
 
-def _project(path: Path) -> dict[str, str]:
-    """The W&B project of the run, if it was logged to one."""
-    from vibe_rl.metrics.feed.cursor import saved_positions  # noqa: PLC0415
-
-    projects = {
-        identity.partition(" ")[2].rpartition("/")[0]
-        for identity in saved_positions(path)
-        if identity.startswith("WandbBackend ")
-    }
-    return {"project": projects.pop()} if len(projects) == 1 else {}
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _find(to: str) -> Any:
@@ -133,9 +131,9 @@ def _find(to: str) -> Any:
     sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), name)
-    except (ValueError, ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # whatever the module does as it is imported
         expected = "tensorboard, wandb, or an importable MODULE:CLASS"
-        raise UsageError(f"--to is {expected}; not {to!r}: {error}") from error
+        raise UsageError(f"--to is {expected}; not {to!r}: {_line(error)}") from error
 
 
 def _parse(option: str) -> tuple[str, Any]:

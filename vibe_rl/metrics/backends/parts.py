@@ -37,6 +37,11 @@ class Parts(Generic[_Backend]):
         self._parts: dict[str, _Backend] = {}
         self._has_warned = False
 
+    @property
+    def suffix(self) -> str:
+        """What the identity of a backend with these parts ends in."""
+        return "" if self.field is None else f" split by {self.field}"
+
     def of(self, record: dict[str, Any]) -> _Backend | None:
         """The backend that a record belongs to; None if it belongs to no part."""
         if self.field is None:

@@ -74,8 +74,8 @@ class TensorBoardBackend:
 
     @property
     def identity(self) -> str:
-        """What tells this backend from others on the same metrics file: its directory."""
-        return f"TensorBoardBackend {self._dir}"
+        """What tells this backend from others on a metrics file: its directory, what splits it."""
+        return f"TensorBoardBackend {self._dir}{self._parts.suffix}"
 
     def log(self, record: dict[str, Any], step: int | None = None) -> None:
         """Add a record's numbers now.

@@ -92,6 +92,8 @@ class WandbBackend:
         saved = None if id_file is None else _saved_id(id_file)
         if saved and not init_kwargs.keys() & {"id", "resume_from", "fork_from"}:
             init_kwargs = {"id": saved, "resume": "must", **init_kwargs}
+        if init_kwargs.get("dir"):  # W&B's service may have started in another directory
+            init_kwargs["dir"] = Path(init_kwargs["dir"]).absolute()
         users = wandb.run
         _keep_apart(users, init_kwargs)
         self.exit_code: int | None = None
@@ -121,8 +123,8 @@ class WandbBackend:
 
     @property
     def identity(self) -> str:
-        """What tells this backend from others on the same metrics file: its run."""
-        return f"WandbBackend {self._run.project}/{self.run_id}"
+        """What tells this backend from others on a metrics file: its run, what splits it."""
+        return f"WandbBackend {self._run.project}/{self.run_id}{self._parts.suffix}"
 
     def log(self, record: dict[str, Any], step: int | None = None) -> None:
         """Add a record as a row of now.
