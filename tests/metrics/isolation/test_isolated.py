@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
+import types
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ from vibe_rl.metrics import (
     resume_wandb,
 )
 from vibe_rl.metrics.feed.cursor import cursor_path
+from vibe_rl.metrics.isolation.child import Child
 from vibe_rl.metrics.lines import Position
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has /proc")
@@ -687,3 +690,35 @@ for i in range(1000):
     assert (status, err) == (0, "")
     assert taken(tmp_path / "backend") == taken(tmp_path / "thread") == list(range(1000))
     assert (tmp_path / "backend.closed").exists()
+
+
+def test_no_status_overtakes_a_later_one():
+    told = []
+
+    class FeedAtItsEnd:
+        """Its thread settles while the other one is putting its status together."""
+
+        is_refused, saved, logged, settled = False, Position(0, 0), 99, (4.0, 4.0)
+        settles = None
+
+        @property
+        def stats(self):
+            return types.SimpleNamespace(logged=self.logged, failed=0)
+
+        @property
+        def position(self):
+            if self.settles is None:
+                self.settles = threading.Thread(target=self.settle)
+                self.settles.start()
+                self.settles.join(0.2)
+            return Position(0, 0)
+
+        def settle(self):
+            self.logged, self.settled = 100, (math.inf, math.inf)
+            child._tell()
+
+    child = Child(types.SimpleNamespace(send=lambda message: told.append(message[1])))
+    child._feed = FeedAtItsEnd()
+    child._tell()
+    child._feed.settles.join()
+    assert [status.logged for status in told] == [99, 100]

@@ -49,6 +49,7 @@ class Child:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sending = threading.Lock()
+        self._telling = threading.Lock()
         self._feed: Feed | None = None
         self._path = Path()
         self._size = -1
@@ -165,23 +166,24 @@ class Child:
             self.send("answer", request, value, None)
 
     def _tell(self) -> None:
-        feed = self._feed
-        if feed is None:
-            return
-        stats = feed.stats
-        settled, delivered = feed.settled
-        status = Status(
-            settled,
-            delivered,
-            stats.logged,
-            stats.failed,
-            feed.position,
-            feed.saved,
-            feed.is_refused,
-        )
-        if status != self._told:
-            self._told = status
-            self.send("status", status)
+        with self._telling:  # the feed's thread tells too: no status shall overtake a later one
+            feed = self._feed
+            if feed is None:
+                return
+            stats = feed.stats
+            settled, delivered = feed.settled
+            status = Status(
+                settled,
+                delivered,
+                stats.logged,
+                stats.failed,
+                feed.position,
+                feed.saved,
+                feed.is_refused,
+            )
+            if status != self._told:
+                self._told = status
+                self.send("status", status)
 
     def _end(self) -> bool:
         """Deliver what the file holds, for a parent that is gone; False if the backend hangs."""
