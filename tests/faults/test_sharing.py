@@ -70,7 +70,9 @@ from vibe_rl.metrics import MetricsLogger
 sys.stdin.readline()
 with MetricsLogger("metrics.jsonl", flush_interval=0) as logger:
     for i in range(int(sys.argv[2])):
-        logger.write({"n": [int(sys.argv[1]), i], "text": "x" * (i % 2_000)})
+        # Some are long, for whose appends to be seen half-finished.
+        size = 50_000 if i % 10 == 0 and i < 4_000 else i % 2_000
+        logger.write({"n": [int(sys.argv[1]), i], "text": "x" * size})
     if sys.argv[1] == "0":
         os.abort()
 """
@@ -81,7 +83,8 @@ from vibe_rl.metrics import MetricsLogger, read_metrics
 
 print("go", flush=True)
 while True:
-    MetricsLogger("metrics.jsonl").close()
+    for _ in range(50):
+        MetricsLogger("metrics.jsonl").close()
     read_metrics("metrics.jsonl")
 """
 
