@@ -61,8 +61,15 @@ def path(tmp_path):
 def hurry(monkeypatch):
     """Make seconds hundredths, where a feed waits."""
     monkeypatch.setattr("vibe_rl.metrics.feed.delivery._RETRY_S", (1e-5, 1e-4, 1e-3))
-    monkeypatch.setattr("vibe_rl.metrics.feed.delivery._DOWN_S", (0.01, 0.3))
-    monkeypatch.setattr("vibe_rl.metrics.feed.tickets.PATIENCE_S", 0.6)
+    monkeypatch.setattr("vibe_rl.metrics.feed.delivery._DOWN_S", (0.01, 0.05))
+
+
+@contextlib.contextmanager
+def impatient(seconds):
+    """Have flush() and close() give a backend up so soon; for only as long as they are to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tickets, "PATIENCE_S", seconds)
+        yield
 
 
 def write(path, n, *backends, **options):
@@ -234,7 +241,8 @@ def test_the_last_record_waits_while_the_backend_takes_no_other(path):
         assert logger.flush()
         down.set()
         logger.write({"i": 9})
-        assert logger.flush() is False
+        with impatient(0.6):
+            assert logger.flush() is False
         up.set()
         down.clear()
     assert set(backend.numbers) == set(range(10))
@@ -411,8 +419,9 @@ def test_a_file_that_can_never_be_read_again_ends_with_a_closed_backend(path, mo
     monkeypatch.setattr("vibe_rl.metrics.lines.os", trouble)
     trouble.left = math.inf
     logger.write({"i": 1})
-    assert logger.flush() is False
-    assert logger.close() is False
+    with impatient(1.5):
+        assert logger.flush() is False
+        assert logger.close() is False
     assert (backend.numbers, backend.closed) == ([0], 1)
 
 
@@ -513,8 +522,9 @@ def test_close_waits_for_a_slow_backend_as_long_as_it_makes_progress(path):
             super().log(record, step)
 
     backend = Slow()
-    write(path, 8, backend)  # takes longer than its patience
-    assert backend.numbers == list(range(8))
+    with impatient(2.0):
+        write(path, 12, backend)  # takes longer than that
+    assert backend.numbers == list(range(12))
 
 
 def test_close_with_a_timeout_ends_a_backend_and_says_how_far_behind_it_is(path, caplog):
@@ -560,9 +570,10 @@ def test_close_waits_for_several_backends_that_hang_no_longer_than_for_one(path,
     for own in stuck:
         own.wait()
     began = time.monotonic()
-    assert logger.close() is False
-    # One after the other, they would take twenty times their patience at the least.
-    assert time.monotonic() - began < 16 * tickets.PATIENCE_S
+    with impatient(0.6):
+        assert logger.close() is False
+    # One after the other, they would take twenty times that at the least.
+    assert time.monotonic() - began < 16 * 0.6
     assert caplog.text.count("did not take the last 1 records") == 20
     released.set()
 
@@ -605,7 +616,7 @@ def bad_backend(kind, released):
 
 class SlowToClose(Backend):
     def close(self):
-        time.sleep(0.3)
+        time.sleep(0.5)
         super().close()
 
 
@@ -621,7 +632,8 @@ def test_a_bad_backend_harms_nobody_else(path, kind, scale, caplog):
         logger.write({"i": i})  # never waits: what hangs is released only at the end
     while logger.stats.backends["good"].logged < n:
         time.sleep(0.01)
-    delivered = logger.close(timeout=2) if kind == "slow" else logger.close()
+    with impatient(30 if kind == "every third" else 1.5):
+        delivered = logger.close(timeout=2) if kind == "slow" else logger.close()
     stats = logger.stats.backends
     assert good.numbers == list(range(n))
     assert (stats["good"].logged, stats["good"].behind) == (n, 0)
@@ -660,7 +672,8 @@ def test_bad_backends_harm_nobody_else_together_either(path, scale, caplog):
     assert (hanging.calls, hanging.numbers, raising.numbers, apart.stats.logged) == (1, [], [], 0)
     while logger.stats.backends["good"].logged < n:
         time.sleep(0.01)
-    assert logger.close() is False
+    with impatient(1.5):
+        assert logger.close() is False
     assert good.numbers == [record["i"] for record in read_metrics(path)] == list(range(n))
     assert (good.closed, raising.closed) == (1, 1)
     for name in ("hanging", "raising", "Raising"):
