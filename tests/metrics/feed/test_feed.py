@@ -587,13 +587,14 @@ from recorders import Hanging, FileBackend
 from vibe_rl.metrics import MetricsLogger
 logger = MetricsLogger("metrics.jsonl", backends=[Hanging("a"), FileBackend("b")])
 logger.write({"i": 0})
-print("closing", flush=True)
+deliver = logger._feeds.deliver
+logger._feeds.deliver = lambda *args, **how: print("waiting", flush=True) or deliver(*args, **how)
 logger.close()
 """,
         *sys.path,
     )
-    assert process.stdout.readline() == "closing\n"
-    time.sleep(1)
+    assert process.stdout.readline() == "waiting\n"
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert "KeyboardInterrupt" in err
