@@ -58,7 +58,7 @@ class Busy:
         print(taken, flush=True)
 
 taken = []
-tickets.PATIENCE_S = 2.0
+tickets.PATIENCE_S = 3.0
 logger = MetricsLogger("metrics.jsonl", [Busy()])
 for i in range(15):
     logger.write({"i": i})
@@ -73,7 +73,7 @@ def test_a_process_that_is_stopped_for_long_gives_nobody_up(python, tmp_path):
     process.stdout.readline()
     time.sleep(0.35)  # in the middle of a record
     process.send_signal(signal.SIGSTOP)
-    time.sleep(2.5)
+    time.sleep(3.5)
     process.send_signal(signal.SIGCONT)
     assert process.communicate() == (f"{list(range(15))}\nTrue\n", "")
     times = [record["wall_time"] for record in read_metrics(tmp_path / "metrics.jsonl")]

@@ -43,13 +43,13 @@ from vibe_rl.metrics.feed import tickets
 
 os.environ.pop("WANDB_SERVICE", None)  # a service of the tests' own process
 warnings.simplefilter("always", ResourceWarning)
-tickets.PATIENCE_S = 3.0
 backends = [WandbBackend(mode="offline"), FileBackend("log"), TensorBoardBackend("tensorboard")]
 logger = MetricsLogger("metrics.jsonl", backends)
 for i in range(1_000):
     logger.write({"i": i})
     if i == 500:
         assert logger.flush()
+        tickets.PATIENCE_S = 3.0
         for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):  # it has ended
                 words = cmdline.read_bytes().split(b"\\0")

@@ -246,7 +246,8 @@ def test_a_logger_without_lines_of_its_own_gives_a_backend_none(path):
 
 
 def test_a_raising_backend_harms_nobody(path, caplog, monkeypatch):
-    monkeypatch.setattr("vibe_rl.metrics.feed.tickets.PATIENCE_S", 1.0)
+    # Longer than the patience with it, so that close() gives it up at once.
+    monkeypatch.setattr("vibe_rl.metrics.feed.delivery._DOWN_S", (600, 600))
 
     class Broken(Recorder):
         def log(self, record, step=None):

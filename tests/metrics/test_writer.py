@@ -137,7 +137,12 @@ def test_an_idle_writer_never_wakes(start, disk):
     def wake_ups():
         return [line for line in status.read_text().splitlines() if "ctxt_switches" in line]
 
-    wait_until(lambda: "S (sleeping)" in status.read_text())
+    def is_asleep():  # and doesn't just wait for the GIL
+        before = wake_ups()
+        threading.Event().wait(0.05)
+        return "S (sleeping)" in status.read_text() and wake_ups() == before
+
+    wait_until(is_asleep)
     before = wake_ups()
     threading.Event().wait(0.3)
     assert wake_ups() == before

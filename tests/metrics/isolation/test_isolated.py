@@ -476,6 +476,7 @@ def test_without_a_cursor_a_process_that_died_goes_on_after_what_was_flushed(pat
     assert is_complete(taken(log), range(200), repeats=100)
 
 
+@pytest.mark.timeout(900)
 def test_a_process_that_dies_but_gets_on_is_not_given_up(path, log):
     """Though it has never caught up in between."""
     backend = isolated(recorders.Slow, log, 0.005)
