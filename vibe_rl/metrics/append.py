@@ -10,6 +10,7 @@ import re
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,14 +182,17 @@ def writers_path(path: Path) -> Path:
 
 def read_writers(path: Path) -> list[dict[str, Any]]:
     """The notes of a metrics file's loggers, in order; what is no such note is passed over."""
-    notes = []
+    return list(iter_writers(path))
+
+
+def iter_writers(path: Path) -> Iterator[dict[str, Any]]:
+    """Go through these notes: a file that thousands of loggers have opened has many."""
     with contextlib.suppress(FileNotFoundError), writers_path(path).open("rb") as file:
         for line in file:
             with contextlib.suppress(orjson.JSONDecodeError):
                 note = orjson.loads(line)
                 if _is_note(note):
-                    notes.append(note)
-    return notes
+                    yield note
 
 
 def _is_note(note: Any) -> bool:
@@ -205,7 +209,7 @@ def _is_note(note: Any) -> bool:
 def next_ordinal(fd: int, size: int, path: Path) -> int:
     """The lines of a file and those that made way, counted from the last logger's start."""
     byte = ordinal = 0
-    for note in read_writers(path):
+    for note in iter_writers(path):
         if note["event"] == "open" and note["byte"] <= size:
             byte, ordinal = note["byte"], note["ordinal"] + note.get("superseded", 0)
     while byte < size:

@@ -7,10 +7,11 @@ import hashlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vibe_rl.metrics.append import read_writers, writers_path
+from vibe_rl.metrics.append import iter_writers, writers_path
 from vibe_rl.metrics.jsonl import count_newlines, decode
 
 _log = logging.getLogger("vibe_rl")
@@ -108,7 +109,7 @@ class Lines:
         if os.path.samestat(other, os.fstat(self._fd)):
             return False
         start = None
-        for note in reversed(_openings(self._path)):
+        for note in reversed([*_openings(self._path)]):
             if note.get("inode") != other.st_ino:
                 break
             start = Position(note["byte"], note["ordinal"])
@@ -235,9 +236,7 @@ class StartTimes:
         except OSError:
             return
         if self._seen != (stat.st_mtime_ns, stat.st_size):
-            self._starts = [
-                (note["byte"], note["time"]) for note in reversed(_openings(self._path))
-            ]
+            self._starts = [(note["byte"], note["time"]) for note in _openings(self._path)][::-1]
             self._seen = (stat.st_mtime_ns, stat.st_size)
 
     def of(self, byte: int, wall_time: Any) -> float:
@@ -279,5 +278,5 @@ def _last_wall_time(path: Path) -> float:
     return 0.0
 
 
-def _openings(path: Path) -> list[dict[str, Any]]:
-    return [note for note in read_writers(path) if note["event"] == "open"]
+def _openings(path: Path) -> Iterator[dict[str, Any]]:
+    return (note for note in iter_writers(path) if note["event"] == "open")
