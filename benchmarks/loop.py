@@ -52,11 +52,11 @@ def at_length(
     """
     table, step = f"a step of {length}", jitted_step(STEPS_S[length])
     steps = 20 if quick else max(round(BLOCK_S / STEPS_S[length]), 20)
-    results = _measure(table, step, steps, ours, 1 if quick else 12)
+    results = _measure(table, step, steps, ours, 1 if quick else 8)
     for peer in peers:
         cases = {READING: _reading, peer.name: _of(peer)}
         try:
-            results += _measure(table, step, min(steps, 1000), cases, 1 if quick else 5)[1:]
+            results += _measure(table, step, min(steps, 1000), cases, 1 if quick else 4)[1:]
         except Exception as error:  # noqa: BLE001 - another's library: whatever it is
             results.append(Result(table, peer.name, why=f"{type(error).__name__}: {error}"))
     return results
