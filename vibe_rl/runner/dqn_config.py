@@ -27,7 +27,7 @@ class DQNConfig(OffPolicyConfig):
     max_grad_norm: float = 10.0
     """Norm, over all parameters, above which a gradient is scaled down."""
 
-    target_interval: int = 50
+    target_interval: int = 200
     """Gradient steps after which the target network becomes a copy of the other."""
 
     epsilon_start: float = 1.0
