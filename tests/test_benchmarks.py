@@ -50,7 +50,7 @@ def test_a_script_of_its_own_runs(script):
         [sys.executable, *command, "--quick"], check=False, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert {"learning.py": "| --- |", "soak.py": "accounted for", "training.py": "logged / "}[
+    assert {"learning.py": "|---|---|", "soak.py": "accounted for", "training.py": "logged / "}[
         script
     ] in run.stdout
 

@@ -432,9 +432,9 @@ def test_notes_of_writers_that_cannot_be_read_for_a_while_are_read_later(path, m
 
     times = []
     MetricsLogger(path).close()
-    real, failures = lines.read_writers, iter([True] * 2)
+    real, failures = lines.iter_writers, iter([True] * 2)
 
-    def read_writers(path):
+    def iter_writers(path):
         if next(failures, False):
             raise OSError(errno.EMFILE, "Too many open files")
         return real(path)
@@ -442,7 +442,7 @@ def test_notes_of_writers_that_cannot_be_read_for_a_while_are_read_later(path, m
     monkeypatch.setattr(feed, "_LOOK_S", 0.01)
     with MetricsLogger(path, [Timed()]) as logger:
         logger.flush()
-        monkeypatch.setattr(lines, "read_writers", read_writers)
+        monkeypatch.setattr(lines, "iter_writers", iter_writers)
         with MetricsLogger(path) as other:  # whose note is to be read
             other.write({"wall_time": 0.5})
         logger.flush()
