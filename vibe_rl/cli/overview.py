@@ -12,8 +12,8 @@ from vibe_rl.metrics.reading.state import run_state
 from vibe_rl.metrics.reading.tail import sample_records
 from vibe_rl.run_dir import RunDir
 
-# Of a larger file, as much is read; fifty records or so.
-_MOST_BYTES = 1 << 13
+# Of a larger file, as much is read, at eight places; thirty records or so.
+_MOST_BYTES = 1 << 12
 # Steps per second are those of the last records.
 _RATE_RECORDS = 20
 

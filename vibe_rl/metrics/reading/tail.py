@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from vibe_rl.metrics.jsonl import count_newlines
 from vibe_rl.metrics.reading.blocks import BLOCK, blocks_of, metrics_path, read_blocks, records_of
 from vibe_rl.run_dir import RunDir
@@ -129,8 +127,9 @@ def _spread(
     file: BinaryIO | Any, start: int, stop: int, most_bytes: int
 ) -> tuple[list[bytes], int]:
     """Blocks of whole lines from places spread over a part of a file, and where the last ends."""
-    step = min(BLOCK, max(most_bytes // 16, 1024))
-    *places, last = np.linspace(start, stop - step, max(most_bytes // step, 2)).astype(int).tolist()
+    step = min(BLOCK, max(most_bytes // 16, 512))
+    gaps = max(most_bytes // step, 2) - 1
+    *places, last = (start + (stop - step - start) * nth // gaps for nth in range(gaps + 1))
     blocks: list[bytes] = []
     end = start
 
@@ -141,7 +140,10 @@ def _spread(
         first = 0 if place == end else text.find(b"\n") + 1
         whole = text[first : text.rfind(b"\n") + 1]
         if whole:
-            blocks.append(whole)
+            if blocks and len(blocks[-1]) + len(whole) <= BLOCK:
+                blocks[-1] += whole  # to parse a few lines at a time takes longer
+            else:
+                blocks.append(whole)
             end = place + first + len(whole)
         return bool(whole)
 
