@@ -19,6 +19,7 @@ FILE_ONLY = "vibe_rl, file only"
 CASES = (
     loop.NOTHING,
     loop.READING,
+    loop.BESIDE,
     FILE_ONLY,
     "vibe_rl, TensorBoard on a thread",
     "vibe_rl, TensorBoard isolated",
@@ -30,7 +31,7 @@ CASES = (
 def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
     """Measure as `loop` does, and compare the slowest steps with those of the file alone."""
     ours = {name: loop.OURS[name] for name in CASES}
-    results = loop.at_length("150 µs", ours, peers, quick=quick)
+    results = loop.at_length("150 µs", ours, peers, quick=quick, rounds=16)
     tails = {result.case: result.figures["p99.9, µs"].median for result in results}
     for result in results:
         if result.case in CASES:

@@ -23,6 +23,7 @@ from vibe_rl.metrics import MetricsLogger
 METRICS = (1, 3, 10, 30, 100, 300, 1000)
 BACKENDS = (0, 1, 2, 4, 8)
 FILE_BYTES = (10**6, 10**7, 10**8, 10**9)
+RECORDS = (1_000, 10_000, 100_000, 1_000_000)
 
 
 class IdleBackend:
@@ -110,11 +111,15 @@ def _by_file_size(directory: Path, quick: bool) -> list[Result]:
 
 
 def _by_run_length(directory: Path, quick: bool) -> list[Result]:
-    chunk = 500 if quick else 50_000
-    with MetricsLogger(directory / "metrics.jsonl", [IdleBackend("idle")]) as logger:
-        costs = {}
-        for nth in range(1, 13):
-            parts = [_calls(logger, {"step": nth, "loss": 0.5}, chunk // 10) for _ in range(10)]
+    record = {"step": 1, "loss": 0.5}
+    with ExitStack() as stack:
+        cases = {}
+        for length in RECORDS:
+            path = directory / str(length) / "metrics.jsonl"
+            logger = stack.enter_context(MetricsLogger(path, [IdleBackend("idle")]))
+            for _ in range(length // 100 if quick else length):
+                logger.write(record)
             logger.flush()
-            costs[nth * chunk] = np.array(parts) / 1e3
-    return _curve("records written before", "write, µs", costs)
+            cases[str(length)] = functools.partial(_calls, logger, record, 100)
+        costs = in_turn(cases, 2 if quick else 50)
+    return _curve("records written before", "write, µs", {int(size): costs[size] for size in costs})

@@ -3,13 +3,20 @@
 The reference reads a step's five fresh scalars with `np.asarray`, as any logger must, and logs
 nothing. Every other loop's block of steps is compared with the reference's of the same round. A
 block is several times as long as a record may wait for its append, and is timed once appends and
-deliveries are under way, so that they happen within it. The loop that reads nothing is there for
-information: between it and the reference lies what reading costs, of which `defer` saves a part.
+deliveries are under way, so that they happen within it.
+
+Two loops are there for information. One reads nothing: between it and the reference lies what
+reading costs, of which `defer` saves a part. The other is the reference beside a process of the
+lowest priority that always computes: what the system takes for any such process, whatever it does.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -23,12 +30,14 @@ from benchmarks.results import Result, Spread
 from benchmarks.steps import Step, jitted_step, read, time_steps
 from benchmarks.timing import in_turn, settle, tail
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend, isolated
+from vibe_rl.metrics.isolation.priority import yield_to_others
 
 STEPS_S = {"50 µs": 50e-6, "150 µs": 150e-6, "1 ms": 1e-3, "10 ms": 10e-3}
 PEERS_AT = ("150 µs", "1 ms")
 LEAD_S, BLOCK_S = 0.15, 0.5
 READING = "reads, logs nothing"
 NOTHING = "reads nothing, logs nothing"
+BESIDE = "reads, beside a busy process of the lowest priority"
 
 # Opens a logger in a directory of its own; gives what logs, and what waits for the rest.
 Opens = Callable[[Path], AbstractContextManager[tuple[Log, Callable[[], object]]]]
@@ -44,7 +53,7 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
 
 
 def at_length(
-    length: str, ours: Mapping[str, Opens], peers: Sequence[Peer], *, quick: bool
+    length: str, ours: Mapping[str, Opens], peers: Sequence[Peer], *, quick: bool, rounds: int = 8
 ) -> list[Result]:
     """Measure one of `STEPS_S`; ours together, each peer alone with the reference.
 
@@ -52,7 +61,7 @@ def at_length(
     """
     table, step = f"a step of {length}", jitted_step(STEPS_S[length])
     steps = 20 if quick else max(round(BLOCK_S / STEPS_S[length]), 20)
-    results = _measure(table, step, steps, ours, 1 if quick else 8)
+    results = _measure(table, step, steps, ours, 1 if quick else rounds)
     for peer in peers:
         cases = {READING: _reading, peer.name: _of(peer)}
         try:
@@ -110,6 +119,39 @@ def _reading(_: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
     yield read, lambda: None
 
 
+@contextmanager
+def _reading_beside_a_process(_: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
+    command = [sys.executable, "-c", "from benchmarks.loop import compute; compute()"]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        os.waitpid(process.pid, os.WUNTRACED)
+        is_stopped = True
+
+        def log(step: int, record: Any) -> None:
+            nonlocal is_stopped
+            if is_stopped:
+                process.send_signal(signal.SIGCONT)
+                is_stopped = False
+            read(step, record)
+
+        def stop() -> None:
+            nonlocal is_stopped
+            process.send_signal(signal.SIGSTOP)
+            is_stopped = True
+
+        try:
+            yield log, stop
+        finally:
+            process.kill()
+
+
+def compute() -> None:
+    """Stop; then compute until killed, when nobody else wants the processor."""
+    yield_to_others(os.getsid(os.getppid()))
+    signal.raise_signal(signal.SIGSTOP)
+    while True:
+        pass
+
+
 def _ours(*make_backends: Callable[[Path], Any], defer: int = 0) -> Opens:
     @contextmanager
     def opens(directory: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
@@ -154,6 +196,7 @@ def _isolated_wandb(directory: Path) -> Any:
 OURS: dict[str, Opens] = {
     NOTHING: _nothing,
     READING: _reading,
+    BESIDE: _reading_beside_a_process,
     "vibe_rl, file only": _ours(),
     "vibe_rl, defer=1": _ours(defer=1),
     "vibe_rl, TensorBoard on a thread": _ours(_tensorboard),

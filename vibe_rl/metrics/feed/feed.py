@@ -21,7 +21,7 @@ from vibe_rl.metrics.threads import Alarm, BackgroundThread
 _log = logging.getLogger("vibe_rl")
 
 # The training loop shares the GIL with us: short slices of work, and longer pauses between them.
-_SLICE_S = 100e-6
+_SLICE_S = 130e-6
 _PAUSE_S = 1e-3
 # Between two saves of the cursor; and how long a backend without flush() may hold a record back.
 _SAVE_S = 2.0
