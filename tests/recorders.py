@@ -255,3 +255,7 @@ def is_complete(numbers, expected, *, repeats):
             return False
         reached = max(reached, place[number] + 1)
     return reached == len(expected)
+
+
+def offline_run(run_dir):
+    return WandbBackend(run_dir=run_dir, mode="offline")

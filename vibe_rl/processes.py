@@ -11,12 +11,19 @@ from typing import Any
 PATIENCE_S = 120.0
 
 _agreed: Counter[str] = Counter()
+_stands_in_for = 0
 
 
 def process_index() -> int:
     """This process's number in the job that `jax.distributed.initialize()` has joined; else 0."""
     state = _state()
-    return 0 if state is None else int(state.process_id)
+    return _stands_in_for if state is None else int(state.process_id)
+
+
+def stand_in_for(index: int) -> None:
+    """Have this process, which joins no job, work for the one of that number in its parent's."""
+    global _stands_in_for  # noqa: PLW0603 - what the process is, as long as it lives
+    _stands_in_for = index
 
 
 def process_count() -> int:

@@ -193,11 +193,11 @@ def test_each_jax_array_crosses_to_the_host_once(tmp_path, monkeypatch):
 
 def test_lines_are_made_on_the_writers_thread(tmp_path, monkeypatch):
     threads = set()
-    from vibe_rl.metrics.batch import Block
+    from vibe_rl.metrics.batch import ColumnBlock
 
-    original = Block.lines
+    original = ColumnBlock.lines
     monkeypatch.setattr(
-        Block, "lines", lambda self: threads.add(threading.get_ident()) or original(self)
+        ColumnBlock, "lines", lambda self: threads.add(threading.get_ident()) or original(self)
     )
     batch(tmp_path / "m.jsonl", {"x": np.zeros(1_000)})
     assert threads

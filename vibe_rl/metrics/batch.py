@@ -29,7 +29,7 @@ Column = np.ndarray[Any, Any] | list[Any]
 _COLUMN = (np.ndarray, list)
 
 
-class Block:
+class ColumnBlock:
     """Consecutive records of a batch: one item of the writer's queue.
 
     Args:
@@ -72,7 +72,8 @@ def host_columns(columns: Mapping[str, Any] | Packed) -> tuple[dict[str, Any], i
     """Bring a batch's columns to the host, each in one transfer, and check them.
 
     Returns:
-        The columns as `Block` takes them, arrays still shared with the caller; and their length.
+        The columns as `ColumnBlock` takes them, arrays still shared with the caller; and their
+        length.
 
     Raises:
         TypeError: If `columns` is no mapping, or a value is of a kind that the file can't hold.
@@ -109,7 +110,7 @@ def host_columns(columns: Mapping[str, Any] | Packed) -> tuple[dict[str, Any], i
     return tree, length
 
 
-def cut(tree: dict[str, Any], length: int, most: int) -> Iterator[Block]:
+def cut(tree: dict[str, Any], length: int, most: int) -> Iterator[ColumnBlock]:
     """Cut host columns into blocks of at most `most` records, none of whose arrays is the caller's.
 
     Blocks share a copy of the rows of several, for making one takes as long as the text of ten
@@ -123,7 +124,7 @@ def cut(tree: dict[str, Any], length: int, most: int) -> Iterator[Block]:
         rows = _map(_copy, _map(itemgetter(slice(begin, begin + copied)), tree))
         for start in range(0, min(copied, length - begin), step):
             records = min(step, length - begin - start)
-            yield Block(_map(itemgetter(slice(start, start + step)), rows), records, template)
+            yield ColumnBlock(_map(itemgetter(slice(start, start + step)), rows), records, template)
 
 
 def _host_tree(columns: Mapping[str, Any]) -> dict[str, Any]:

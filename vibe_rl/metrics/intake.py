@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from vibe_rl.metrics.batch import Block, cut, host_columns
+from vibe_rl.metrics.batch import ColumnBlock, cut, host_columns
 from vibe_rl.metrics.host import host_record
 from vibe_rl.metrics.jit.messages import Message, Unread, Words
 from vibe_rl.metrics.jit.packed_record import PackedRecord
@@ -42,11 +42,11 @@ class Intake:
             ValueError: As `write` does.
         """
         if isinstance(record, Packed):
-            label = functools.partial(self._label, elapsed_us=elapsed_us)
-            self._put(PackedRecord(record, label))
+            complete = functools.partial(self._complete, elapsed_us=elapsed_us)
+            self._put(PackedRecord(record, complete))
             return
         row = host_record(record)
-        if "wall_time" not in row:  # as `_label` does, without a call
+        if "wall_time" not in row:  # as `_complete` does, without a call
             row["wall_time"] = elapsed_us / 1e6
         if self._process is not None:
             row.setdefault("process", self._process)
@@ -54,7 +54,7 @@ class Intake:
 
     def blocks(
         self, columns: Mapping[str, Any] | Packed, elapsed_us: int
-    ) -> tuple[int, Iterator[Block]]:
+    ) -> tuple[int, Iterator[ColumnBlock]]:
         """Take a snapshot of a batch: gives its number of records, and the records.
 
         Raises:
@@ -62,10 +62,10 @@ class Intake:
             ValueError: As `MetricsLogger.write_batch` does.
         """
         tree, length = host_columns(columns)
-        self._label(tree, elapsed_us)
+        self._complete(tree, elapsed_us)
         return length, cut(tree, length, self._most)
 
-    def put_blocks(self, blocks: Iterable[Block]) -> None:
+    def put_blocks(self, blocks: Iterable[ColumnBlock]) -> None:
         """Queue many records."""
         for block in blocks:
             self._put_block(block)
@@ -74,15 +74,15 @@ class Intake:
         """Queue what a compiled function has sent: so many records."""
         rate = message.rate(words, elapsed_us / 1e6)
         if message.is_quick:
-            label = functools.partial(self._label, elapsed_us=elapsed_us, rate=rate)
+            complete = functools.partial(self._complete, elapsed_us=elapsed_us, rate=rate)
             put = self._put if records == 1 else self._put_block
-            put(Unread(message, words, records, label))
+            put(Unread(message, words, records, complete))
         elif message.is_record:
             self.put(message.read(words), elapsed_us)
         else:
             self.put_blocks(self.blocks({**rate, **message.read(words)}, elapsed_us)[1])
 
-    def _label(
+    def _complete(
         self, row: dict[str, Any], elapsed_us: int, rate: Mapping[str, float] | None = None
     ) -> None:
         """Add to a record, or to columns, the fields that all of a logger's records get."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 _log = logging.getLogger("vibe_rl")
+
+# Adds to a record, or to columns, the fields that all of a logger's records get.
+Complete = Callable[[dict[str, Any]], None]
 
 
 class Block(Protocol):
@@ -55,6 +59,6 @@ def records_of(item: bytes | Block) -> int:
     return 1 if isinstance(item, bytes) else item.records
 
 
-def count(items: list[bytes | Block], blocks: list[Block]) -> int:
+def count_records(items: list[bytes | Block], blocks: list[Block]) -> int:
     """How many records these items hold, of which those are blocks."""
     return len(items) + sum(block.records - 1 for block in blocks)

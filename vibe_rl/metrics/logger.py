@@ -30,7 +30,7 @@ from vibe_rl.metrics.settings import (
     check_interval,
     check_words,
     checked_backends,
-    count,
+    checked_count,
     local_path,
 )
 from vibe_rl.metrics.stats import LoggerStats
@@ -106,10 +106,10 @@ class MetricsLogger(LogsInsideJit):
         alert: Alert | None = None,
         resume_step: int | None = None,
     ) -> None:
-        queue_size = count("queue_size", queue_size, "records")
-        defer = count("defer", defer, "records", least=0)
+        queue_size = checked_count("queue_size", queue_size, "records")
+        defer = checked_count("defer", defer, "records", least=0)
         if resume_step is not None:
-            resume_step = count("resume_step", resume_step, "steps", least=0)
+            resume_step = checked_count("resume_step", resume_step, "steps", least=0)
         check_words(overflow, process)
         check_interval(flush_interval)
         checked = checked_backends(backends)

@@ -20,7 +20,7 @@ from vibe_rl.urls import is_url
 Process = Literal["primary", "all"]
 
 
-def count(name: str, value: Any, of: str, least: int = 1) -> int:
+def checked_count(name: str, value: Any, of: str, least: int = 1) -> int:
     """A setting that counts something, as an `int`: of Python's, NumPy's or JAX's integers.
 
     Raises:

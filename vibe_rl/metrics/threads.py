@@ -22,7 +22,7 @@ class BackgroundThread(threading.Thread):
         self.owner: object = getattr(target, "__self__", None)
 
 
-class Alarm:
+class Bell:
     """Wakes one thread, from any thread and from signal handlers.
 
     `threading.Event` would do, but for a signal handler that interrupts its own thread inside

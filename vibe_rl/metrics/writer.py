@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from vibe_rl.metrics.items import Block, LinesOf, count, records_of
-from vibe_rl.metrics.threads import Alarm, BackgroundThread
+from vibe_rl.metrics.items import Block, LinesOf, count_records, records_of
+from vibe_rl.metrics.threads import BackgroundThread, Bell
 
 _log = logging.getLogger("vibe_rl")
 
@@ -90,7 +90,7 @@ class Writer:
         self._flush_asked = self._flush_done = 0
         self._closing = self._closed = False
         self._draining = False  # whether a caller's thread does the work of ours
-        self._alarm = Alarm()
+        self._bell = Bell()
         self._asleep = False  # whether the thread sleeps until the alarm rings
         # Re-entrant, because a signal handler may write() while its thread is in here. For the same
         # reason, no statement that adds to a count calls anything.
@@ -130,7 +130,7 @@ class Writer:
 
     def wake(self) -> None:
         """Have the thread look whether there is something to do; `on_idle` too."""
-        self._alarm.ring()
+        self._bell.ring()
 
     @property
     def queued(self) -> int:
@@ -183,7 +183,7 @@ class Writer:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._thread is not None and not done():
-            self._alarm.ring()
+            self._bell.ring()
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
@@ -207,7 +207,7 @@ class Writer:
                     self._given_up += records
                     return
                 if self._overflow == "drop_oldest":
-                    dropped = count(*self._take(1))
+                    dropped = count_records(*self._take(1))
                     self._given_up += dropped
                 elif self._draining or isinstance(threading.current_thread(), BackgroundThread):
                     break
@@ -226,14 +226,14 @@ class Writer:
     def _hurry(self) -> None:
         """Have the thread append now; but if that has just failed, it tries again at its pace."""
         if self._error is None:
-            self._alarm.ring()
+            self._bell.ring()
 
     def _attend(self, item: bytes | Block) -> None:
         """Wake the thread, or, where there is none, do its work."""
         with self._changed:  # lest the thread end between these lines
             if self._thread is not None:
                 self._asleep = False
-                self._alarm.ring()
+                self._bell.ring()
             elif not self._closed:
                 self._drain_here()
             elif item in self._queue:
@@ -292,18 +292,18 @@ class Writer:
                 if landed or time.monotonic() > give_up:
                     return
             if not landed:
-                self._alarm.wait(pause)
+                self._bell.wait(pause)
                 pause = min(2 * pause, _RETRY_S[1])
             elif self.written > before:
                 pause = _RETRY_S[0]
-                self._alarm.wait(self._interval)
+                self._bell.wait(self._interval)
             else:
                 self._sleep_until_needed()
 
     def _sleep_until_needed(self) -> None:
         self._asleep = True
         if not self._queue:  # looked at after that, for put() appends first and looks at it then
-            self._alarm.wait(_IDLE_S if self._on_idle() else None)
+            self._bell.wait(_IDLE_S if self._on_idle() else None)
         self._asleep = False
 
     def _drain(self) -> bool:
@@ -313,7 +313,7 @@ class Writer:
             if not self._unlanded_lines:
                 most = max(_BURST_LINES, len(self._queue) // _BURST_SHARE)
                 items, blocks = self._take(min(waiting, most))
-                self._unlanded_lines = count(items, blocks)
+                self._unlanded_lines = count_records(items, blocks)
                 if not items:
                     break  # put() dropped them
                 waiting -= len(items)
@@ -361,7 +361,7 @@ class Writer:
         extra = sum(self._slots(item) - 1 for item in items) if self._extra else 0
         with self._changed:
             self._extra -= extra
-            self._folded -= count(items, blocks) - len(items)
+            self._folded -= count_records(items, blocks) - len(items)
             self._changed.notify_all()
         return items, blocks
 

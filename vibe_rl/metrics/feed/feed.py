@@ -16,7 +16,7 @@ from vibe_rl.metrics.feed.cursor import Cursor, CursorInUseError, identity_of
 from vibe_rl.metrics.feed.delivery import Delivery
 from vibe_rl.metrics.feed.tickets import Tickets
 from vibe_rl.metrics.lines import Lines, Position, StartTimes
-from vibe_rl.metrics.threads import Alarm, BackgroundThread
+from vibe_rl.metrics.threads import BackgroundThread, Bell
 
 _log = logging.getLogger("vibe_rl")
 
@@ -110,7 +110,7 @@ class Feed(Tickets):
             pause=self._pause,
             is_awaited=lambda: self._waiters > 0,
         )
-        self._alarm = Alarm()
+        self._bell = Bell()
         self._slice_end = 0.0
         self._cursor: Cursor | None = None
         self._saved = self._held = start
@@ -151,14 +151,14 @@ class Feed(Tickets):
 
     def wake(self) -> None:
         """Say that the file has grown."""
-        self._alarm.ring()
+        self._bell.ring()
 
     def ask(
         self, *, close: bool = False, exit_code: int | None = None, ticket: int | None = None
     ) -> int:
         """See `Tickets.ask`."""
         ticket = super().ask(close=close, exit_code=exit_code, ticket=ticket)
-        self._alarm.ring()
+        self._bell.ring()
         return ticket
 
     def after_fork(self) -> None:
@@ -254,11 +254,11 @@ class Feed(Tickets):
 
     def _sleep(self) -> None:
         if self.is_refused:
-            self._alarm.wait(_CURSOR_S)
+            self._bell.wait(_CURSOR_S)
         elif self._saved == self._lines.position:
-            self._alarm.wait(_LOOK_S)
+            self._bell.wait(_LOOK_S)
         else:
-            self._alarm.wait(max(self._save_at - time.monotonic(), 0))
+            self._bell.wait(max(self._save_at - time.monotonic(), 0))
             if time.monotonic() >= self._save_at:
                 self._save_when_due()
 

@@ -30,6 +30,7 @@ from vibe_rl.metrics.isolation.isolated import Status
 from vibe_rl.metrics.isolation.priority import stop_yielding, yield_to_others
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.threads import BackgroundThread
+from vibe_rl.processes import stand_in_for
 
 # How often the file is looked at.
 _POLL_S = 0.1
@@ -63,7 +64,8 @@ class Child:
         logger.addHandler(_ToParent(self))
         logger.propagate = False
         try:
-            self._session, call = self._connection.recv()
+            self._session, index, call = self._connection.recv()
+            stand_in_for(index)  # for backends that only the first process of a job has
             make, args, kwargs = pickle.loads(call)  # noqa: S301 - from the parent, over a pipe
             self._backend = make(*args, **kwargs)
             if not is_backend(self._backend):

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import Any
 
+from vibe_rl.processes import process_index
+
 _log = logging.getLogger("vibe_rl")
 
 
@@ -51,7 +53,7 @@ class ChildProcess:
                 start_new_session=True,
             )
         try:
-            self.send(os.getsid(0), call)
+            self.send(os.getsid(0), process_index(), call)
             while (message := self.receive())[0] == "log":
                 _log.log(*message[1:])
         except EOFError:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vibe_rl.metrics.jit.arrivals import Arrivals, is_tracing
 from vibe_rl.metrics.jit.packing import Packed
-from vibe_rl.metrics.settings import count
+from vibe_rl.metrics.settings import checked_count
 
 Carry = TypeVar("Carry")
 
@@ -175,7 +175,7 @@ class LogsInsideJit(abc.ABC):
             init,
             xs,
             length,
-            every=count("every", every, "iterations"),
+            every=checked_count("every", every, "iterations"),
             start=0 if step is None else step,
             how=tracing.Scanning(reverse, unroll, lane, metrics, collect, step is not None, rate),
         )
@@ -195,7 +195,7 @@ def _is_due(record: Mapping[str, Any], *, every: int | None, step: Any, where: A
         raise TypeError(f"where is one boolean, not {where!r:.99}")
     if every is None:
         return True if where is None else where
-    every = count("every", every, "steps")
+    every = checked_count("every", every, "steps")
     if step is None:
         step = record.get("step")
     if step is None:

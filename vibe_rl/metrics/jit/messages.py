@@ -11,11 +11,11 @@ import numpy as np
 
 from vibe_rl.metrics.batch import cut, host_columns
 from vibe_rl.metrics.host import host_record
+from vibe_rl.metrics.items import Complete
 from vibe_rl.metrics.jit.packing import Layout
 from vibe_rl.metrics.jsonl import encode
 
 Words = np.ndarray[Any, np.dtype[np.uint32]]
-Label = Callable[[dict[str, Any]], None]
 
 # So many are read in a few hundred microseconds.
 _QUICK_WORDS = 4_096
@@ -88,15 +88,15 @@ class Message:
         """The field that says how fast the step has grown, if there is to be one and it has."""
         return self._rate.measure(self.read(words)["step"], now) if self._rate else {}
 
-    def lines(self, words: Words, label: Label) -> bytes:
-        """The records' lines; `label` adds the fields that all of them get."""
+    def lines(self, words: Words, complete: Complete) -> bytes:
+        """The records' lines; `complete` adds the fields that all of them get."""
         contents = self.read(words)
         if self.is_record:
             row = host_record(contents)
-            label(row)
+            complete(row)
             return encode(row)
         columns, records = host_columns(contents)
-        label(columns)
+        complete(columns)
         return b"".join(block.lines() for block in cut(columns, records, most=max(records, 1)))
 
     def read(self, words: Words) -> dict[str, Any]:
@@ -160,20 +160,20 @@ class Unread:
         records: How many records it holds.
     """
 
-    __slots__ = ("_label", "_message", "_words", "records")
+    __slots__ = ("_complete", "_message", "_words", "records")
 
-    def __init__(self, message: Message, words: Words, records: int, label: Label) -> None:
+    def __init__(self, message: Message, words: Words, records: int, complete: Complete) -> None:
         self.records = records
         self._message = message
         self._words = words
-        self._label = label
+        self._complete = complete
 
     def __len__(self) -> int:
         return self.records * self._message.line_size
 
     def lines(self) -> bytes:
         """The records' lines."""
-        return self._message.lines(self._words, self._label)
+        return self._message.lines(self._words, self._complete)
 
 
 def _map(function: Callable[[Any], Any], columns: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from vibe_rl.metrics.host import host_record, host_words
+from vibe_rl.metrics.items import Complete
 from vibe_rl.metrics.jit.packing import Layout, Packed
 from vibe_rl.metrics.jsonl import encode
-
-Label = Callable[[dict[str, Any]], None]
 
 
 class PackedRecord:
@@ -23,7 +20,7 @@ class PackedRecord:
 
     Args:
         packed: The record; its words are copied, never shared with a device.
-        label: Adds to a row the fields that all records get.
+        complete: Adds to a row the fields that all records get.
 
     Attributes:
         records: 1.
@@ -35,10 +32,10 @@ class PackedRecord:
 
     records = 1
 
-    def __init__(self, packed: Packed, label: Label) -> None:
+    def __init__(self, packed: Packed, complete: Complete) -> None:
         self._words = np.array(host_words(packed))
         self._layout = packed.layout
-        self._label = label
+        self._complete = complete
         self._size = _line_size(packed.layout)
 
     def __len__(self) -> int:
@@ -47,7 +44,7 @@ class PackedRecord:
     def lines(self) -> bytes:
         """The record's line."""
         row = host_record(Packed(self._words, self._layout))
-        self._label(row)
+        self._complete(row)
         return encode(row)
 
 

@@ -16,7 +16,7 @@ from vibe_rl.run_dir import RunDir
 BLOCK = 1 << 16
 
 
-class Block(NamedTuple):
+class TextBlock(NamedTuple):
     """Whole lines of a file; only the file's last one may lack its newline.
 
     Attributes:
@@ -48,7 +48,7 @@ def run_root(path: Path) -> Path | None:
     return logs.parent if logs.name == "logs" else None
 
 
-def read_blocks(path: Path, size: int = BLOCK) -> Iterator[Block]:
+def read_blocks(path: Path, size: int = BLOCK) -> Iterator[TextBlock]:
     """Read a file, which may not exist, in blocks of about `size` bytes."""
     try:
         file = path.open("rb", buffering=0)
@@ -58,15 +58,15 @@ def read_blocks(path: Path, size: int = BLOCK) -> Iterator[Block]:
         yield from blocks_of(file, size)
 
 
-def blocks_of(file: BinaryIO | Any, size: int, start: int = 0) -> Iterator[Block]:
+def blocks_of(file: BinaryIO | Any, size: int, start: int = 0) -> Iterator[TextBlock]:
     """Read an open file from a byte on, at which a line begins, to what is its end now."""
     while data := _pread(file, _up_to_line_end(file, size, start), start):
         end = data.rfind(b"\n") + 1
         if end:
-            yield Block(data[:end], start)
+            yield TextBlock(data[:end], start)
             start += end
         elif len(data) < size:
-            yield Block(data, start)
+            yield TextBlock(data, start)
             return
         else:
             size *= 2  # a line longer than a block
