@@ -23,7 +23,7 @@ from vibe_rl.metrics import MetricsLogger
 METRICS = (1, 3, 10, 30, 100, 300, 1000)
 BACKENDS = (0, 1, 2, 4, 8)
 FILE_BYTES = (10**6, 10**7, 10**8, 10**9)
-RECORDS = (1_000, 10_000, 100_000, 1_000_000)
+RECORDS = (10_000, 100_000, 1_000_000)
 
 
 class IdleBackend:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
+import select
 import subprocess
 import sys
 import tempfile
@@ -122,34 +122,35 @@ def _reading(_: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
 @contextmanager
 def _reading_beside_a_process(_: Path) -> Iterator[tuple[Log, Callable[[], object]]]:
     command = [sys.executable, "-c", "from benchmarks.loop import compute; compute()"]
-    with subprocess.Popen(command, start_new_session=True) as process:
-        os.waitpid(process.pid, os.WUNTRACED)
-        is_stopped = True
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(
+        command, bufsize=0, cwd=root, stdin=subprocess.PIPE, start_new_session=True
+    ) as process:
+        computes = False
+
+        def tell(*, compute: bool) -> None:
+            nonlocal computes
+            if compute != computes:
+                process.stdin.write(_COMPUTE if compute else _PAUSE)
+                computes = compute
 
         def log(step: int, record: Any) -> None:
-            nonlocal is_stopped
-            if is_stopped:
-                process.send_signal(signal.SIGCONT)
-                is_stopped = False
+            tell(compute=True)
             read(step, record)
 
-        def stop() -> None:
-            nonlocal is_stopped
-            process.send_signal(signal.SIGSTOP)
-            is_stopped = True
+        yield log, lambda: tell(compute=False)
 
-        try:
-            yield log, stop
-        finally:
-            process.kill()
+
+_COMPUTE, _PAUSE = b"c", b"p"
 
 
 def compute() -> None:
-    """Stop; then compute until killed, when nobody else wants the processor."""
+    """Compute or pause, as standard input says, when nobody else wants the processor."""
     yield_to_others(os.getsid(os.getppid()))
-    signal.raise_signal(signal.SIGSTOP)
-    while True:
-        pass
+    while command := os.read(0, 1):  # ends with the parent, however that does
+        while command == _COMPUTE and not select.select([0], [], [], 0)[0]:
+            for _ in range(10_000):
+                pass
 
 
 def _ours(*make_backends: Callable[[Path], Any], defer: int = 0) -> Opens:

@@ -52,7 +52,7 @@ class Report:
     """What one run of the benchmarks gave.
 
     Attributes:
-        date: When it began, UTC.
+        date: When it began, UTC; of several, when the first and the last did.
         machine: Cores, device and system, in a line.
         versions: Of Python and of each library and peer.
         absent: The peers that were not measured, and the reason.
@@ -103,7 +103,9 @@ def machine() -> str:
 
 def merged(parts: Sequence[Report], failed: dict[str, str]) -> Report:
     """One report of several that were taken on one machine, one after the other."""
-    whole = dataclasses.replace(parts[0], failed=failed)
+    dates = sorted({part.date for part in parts})
+    date = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    whole = dataclasses.replace(parts[0], date=date, failed=failed)
     for part in parts[1:]:
         whole.results |= part.results
         whole.seconds |= part.seconds

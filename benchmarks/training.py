@@ -12,7 +12,7 @@ rounds, another seed trains:
     8 seeds    train_ppo with num_seeds=8, unlogged, in three rounds; compared with the sum of the
                eight unlogged runs
 
-Takes about seven minutes.
+Takes about six minutes.
 """
 
 from __future__ import annotations

@@ -15,13 +15,19 @@ _stands_in_for = 0
 
 
 def process_index() -> int:
-    """This process's number in the job that `jax.distributed.initialize()` has joined; else 0."""
+    """This process's number in the job that `jax.distributed.initialize()` has joined.
+
+    Without a job 0, or what `stand_in_for` has said.
+    """
     state = _state()
     return _stands_in_for if state is None else int(state.process_id)
 
 
 def stand_in_for(index: int) -> None:
-    """Have this process, which joins no job, work for the one of that number in its parent's."""
+    """Have `process_index()` give this number in a process that joins no job.
+
+    That is an isolated backend's, which works for the process of that number in its parent's job.
+    """
     global _stands_in_for  # noqa: PLW0603 - what the process is, as long as it lives
     _stands_in_for = index
 

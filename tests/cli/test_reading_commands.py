@@ -94,6 +94,21 @@ def test_the_speed_of_a_resumed_run_is_that_of_its_last_logger():
     assert overview(RunDir(run_id=FINISHED)).steps_per_second == 10.0
 
 
+def test_the_speed_step_and_value_are_those_of_the_end_however_long_the_run(tmp_path):
+    run = RunDir(run_id="ppo_20260101_150000")
+    slow = 100  # of so many records, ten times as slow, at the end of a long file
+    with MetricsLogger(run) as logger:
+        for i in range(20_000):
+            late = max(i - (20_000 - slow), 0)
+            logger.write({"step": i, "wall_time": (i + 9 * late) / 100, "loss": 0.5})
+        end = (20_000 + 9 * slow) / 100
+        logger.write({"step": 20_000, "wall_time": end, "eval_return_mean": 7.0})
+        logger.write({"wall_time": end, "loss": 0.25})
+    seen = overview(run, "eval_return_mean")
+    assert seen.steps_per_second == pytest.approx(10.0)
+    assert (seen.step, seen.last) == (20_000, 7.0)
+
+
 def test_a_list_without_runs_is_no_error_and_says_whether_there_are_others(capsys, tmp_path):
     (tmp_path / "none").mkdir()
     assert main(["runs", "--base-dir", "none"]) == 0

@@ -12,9 +12,10 @@ from vibe_rl.metrics.reading.state import run_state
 from vibe_rl.metrics.reading.tail import sample_records
 from vibe_rl.run_dir import RunDir
 
-# Of a larger file, as much is read, at eight places; thirty records or so.
+# Of a larger file, as much is read, at eight places: ten to sixty records.
 _MOST_BYTES = 1 << 12
-# Steps per second are those of the last records.
+# And as much at its end, for steps per second are those of the last records.
+_END_BYTES = 1 << 11
 _RATE_RECORDS = 20
 
 
@@ -73,24 +74,34 @@ def _read(run: RunDir, metric: str | None) -> Overview:
     state = run_state(run)
     stats = [file.stat() for file in files]
     records = sample_records(files[0], _MOST_BYTES).records if files else []
+    newest = records
+    if files and stats[0].st_size > _MOST_BYTES:
+        # It may begin in the middle of a line; and all of it may be the middle of one.
+        end = sample_records(files[0], start=stats[0].st_size - _END_BYTES).records
+        newest = end if len(end) > 1 else records
     # Of the records with the same fields one: to take apart every one takes longer than to read it.
     kinds = {tuple(record): record for record in records}.values()
     metric = metric or return_metric(chain.from_iterable([*records, *map(metrics_of, kinds)]))
-    values = [value_of(record, metric) for record in records] if metric else []
-    trend = [value for value in values if value is not None]
+    trend = _values(records, metric)
+    both = [*records, *newest]
     return Overview(
         run=run.run_id,
         state=state.state,
         how=state.how,
         started=state.opened,
         written=max((stat.st_mtime for stat in stats), default=None),
-        step=next((r["step"] for r in reversed(records) if is_number(r.get("step"))), None),
-        steps_per_second=_rate(records[-_RATE_RECORDS:]),
+        step=next((r["step"] for r in reversed(both) if is_number(r.get("step"))), None),
+        steps_per_second=_rate(newest[-_RATE_RECORDS:]),
         metric=metric,
-        last=trend[-1] if trend else None,
+        last=next(reversed(_values(newest, metric) or trend), None),
         trend=trend,
         bytes=sum(stat.st_size for stat in stats),
     )
+
+
+def _values(records: list[dict[str, Any]], metric: str | None) -> list[float]:
+    values = (value_of(record, metric) for record in records) if metric else ()
+    return [value for value in values if value is not None]
 
 
 def _rate(records: list[dict[str, Any]]) -> float | None:

@@ -91,7 +91,7 @@ class Writer:
         self._closing = self._closed = False
         self._draining = False  # whether a caller's thread does the work of ours
         self._bell = Bell()
-        self._asleep = False  # whether the thread sleeps until the alarm rings
+        self._asleep = False  # whether the thread sleeps until the bell rings
         # Re-entrant, because a signal handler may write() while its thread is in here. For the same
         # reason, no statement that adds to a count calls anything.
         self._changed = threading.Condition(threading.RLock())

@@ -302,7 +302,7 @@ def test_other_processes_of_a_job_start_no_run(make, tmp_path, monkeypatch):
 
 
 def test_a_function_starts_no_run_on_other_processes_either(tmp_path, monkeypatch):
-    for module in ("backends.inert", "isolation.child_process"):
+    for module in ("backends.inert", "isolation.isolated"):
         monkeypatch.setattr(f"vibe_rl.metrics.{module}.process_index", lambda: 1)
     backend = isolated(recorders.offline_run, tmp_path)
     assert backend.run_id is None

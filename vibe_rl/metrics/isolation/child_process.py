@@ -9,8 +9,6 @@ import subprocess
 import sys
 from typing import Any
 
-from vibe_rl.processes import process_index
-
 _log = logging.getLogger("vibe_rl")
 
 
@@ -26,6 +24,7 @@ class ChildProcess:
         call: What builds the backend: a callable, its arguments and keyword arguments, pickled.
         directory: Where the process works.
         run_id: What W&B run the process before had, if this one takes its place.
+        index: The trainer's number in its job; see `processes.process_index`.
 
     Attributes:
         values: The backend's public attributes that are plain values.
@@ -36,7 +35,7 @@ class ChildProcess:
     """
 
     def __init__(
-        self, name: str, call: bytes, directory: str, *, run_id: str | None = None
+        self, name: str, call: bytes, directory: str, *, run_id: str | None, index: int
     ) -> None:
         from multiprocessing.connection import Pipe  # noqa: PLC0415 - half of our import time
 
@@ -53,7 +52,7 @@ class ChildProcess:
                 start_new_session=True,
             )
         try:
-            self.send(os.getsid(0), process_index(), call)
+            self.send(os.getsid(0), index, call)
             while (message := self.receive())[0] == "log":
                 _log.log(*message[1:])
         except EOFError:

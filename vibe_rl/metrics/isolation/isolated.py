@@ -22,6 +22,7 @@ from vibe_rl.metrics.isolation import hostpickle
 from vibe_rl.metrics.isolation.child_process import ChildProcess
 from vibe_rl.metrics.lines import Position
 from vibe_rl.metrics.threads import BackgroundThread
+from vibe_rl.processes import process_index
 
 _log = logging.getLogger("vibe_rl")
 
@@ -36,7 +37,7 @@ _ASK = ("ask",)
 def isolated(
     backend: Callable[..., LogBackend], /, *args: Any, **kwargs: Any
 ) -> IsolatedBackend | InertBackend:
-    """Build a backend in a process of its own, so that the training process pays nothing for it.
+    """Build a backend in a process of its own, which shares no lock with the training loop.
 
     The process reads the metrics file itself, at the lowest priority that the system offers. It
     outlives the training process, however that ends, until it has delivered what the file holds and
@@ -106,6 +107,7 @@ class IsolatedBackend(Tickets):
     ) -> None:
         super().__init__(getattr(backend, "__name__", type(backend).__name__))
         self._call = hostpickle.dumps((backend, args, kwargs))
+        self._index = process_index()
         self._directory = os.getcwd()  # noqa: PTH109 - what relative paths in the arguments mean
         self._following: tuple[Path, Position, str, int] | None = None
         self._status = _NOTHING_YET
@@ -253,6 +255,7 @@ class IsolatedBackend(Tickets):
             self._call,
             self._directory,
             run_id=run_id if isinstance(run_id, str) else None,
+            index=self._index,
         )
         self._values = process.values
         return process
