@@ -26,7 +26,7 @@ class Target:
         return self.at_least <= value <= self.at_most
 
     def __str__(self) -> str:
-        return f"≤ {self.at_most:,g}" if self.at_most < math.inf else f"≥ {self.at_least:,g}"
+        return f"≤ {self.at_most:,}" if self.at_most < math.inf else f"≥ {self.at_least:,}"
 
 
 def compared(report: Report) -> Iterator[tuple[str, Target, float]]:
