@@ -1,12 +1,15 @@
 """A forked child: no deadlock, no line twice, its records in the file, the parent unharmed."""
 
+import fcntl
 import json
+import os
 import sys
 
+import pytest
 from recorders import taken
 from service_files import tensorboard_scalars
 
-from vibe_rl.metrics import read_metrics
+from vibe_rl.metrics import MetricsLogger, read_metrics
 from vibe_rl.metrics.append import read_writers
 
 SCRIPT = """
@@ -66,6 +69,20 @@ def test_fork_in_the_middle_of_heavy_writing(run_python, tmp_path, scale):
         assert [r["i"] for r in records if r.get("child") == child] == list(range(50))
     notes = read_writers(tmp_path / "metrics.jsonl")
     assert [note["event"] for note in notes] == ["open", "close"]  # the parent's
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+def test_a_child_that_closes_leaves_the_lock_to_the_parent(tmp_path):
+    """Without which an opener would take an append of the parent's under way for a torn line."""
+    with MetricsLogger(tmp_path / "metrics.jsonl") as logger:
+        if (child := os.fork()) == 0:
+            logger.write({"i": 0})
+            logger.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        with logger.path.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert len(read_metrics(logger.path)) == 1
 
 
 LOCKED = """

@@ -71,3 +71,28 @@ while True:
     numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl", strict=True)]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > 0
+
+
+def test_a_handler_that_closes_and_returns(run_python, tmp_path):
+    """It mostly interrupts a `write()` that waits for room: that lands, or raises."""
+    script = """
+import signal
+from vibe_rl.metrics import MetricsLogger
+
+signal.signal(signal.SIGALRM, lambda *_: logger.close())
+for trial in range(8):
+    logger = MetricsLogger(f"{trial}.jsonl", queue_size=64)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    n = 0
+    try:
+        while True:
+            logger.write({"n": n})
+            n += 1
+    except ValueError:
+        print(n)
+"""
+    status, out, err = run_python(script)
+    assert status == 0, err
+    for trial, accepted in enumerate(map(int, out.split())):
+        numbers = [record["n"] for record in read_metrics(tmp_path / f"{trial}.jsonl", strict=True)]
+        assert numbers == list(range(accepted))
