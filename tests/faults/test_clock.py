@@ -31,6 +31,33 @@ def test_the_clock_is_set_while_a_logger_is_open(jump, tmp_path, monkeypatch):
     assert start - 1 <= points[0] <= points[-1] <= end + 1
 
 
+@pytest.mark.parametrize("jump", [-3_600, 3_600])
+def test_the_clock_is_set_while_a_backend_is_awaited(jump, tmp_path, monkeypatch):
+    real, offset = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + offset)
+
+    class Failing:
+        """Raises once, after the clock was set: an hour without a sign of life would end it."""
+
+        def log(self, record, step=None):
+            nonlocal offset
+            if record["step"] == 50 and not offset:
+                while not logger._feeds._feeds[0].closing:
+                    time.sleep(0.001)
+                offset = jump
+                raise RuntimeError("not yet")
+            taken.append(record["step"])
+
+        def close(self): ...
+
+    taken = []
+    logger = MetricsLogger(tmp_path / "metrics.jsonl", [Failing()])
+    for i in range(100):
+        logger.write({"step": i})
+    assert logger.close()
+    assert taken == list(range(100))
+
+
 def test_a_logger_that_opens_after_the_clock_was_set_back_goes_on_in_the_file(
     tmp_path, monkeypatch
 ):
