@@ -121,7 +121,10 @@ def test_nesting_without_end(tmp_path):
         pass  # the backend is new to the file, which is empty
     deep = [b'{"a":' * 100_000, b'{"a":' * 1_000 + b"1" + b"}" * 1_000, b"[" * 10_000_000]
     marks = b'{"a":null,"_nonfinite":' + b'{"a":' * 900 + b'"nan"' + b"}" * 901
-    path.write_bytes(b'{"n":0}\n' + b"\n".join([*deep, marks]) + b'\n{"n":1}\n')
+    # Marks of a number as deep as orjson reads, which is deeper than Python calls functions.
+    level, end = b'{"a":' * 1_015, b"}" * 1_015
+    marked = level + b"null" + end[:-1] + b',"_nonfinite":' + level + b'"nan"' + end + b"}"
+    path.write_bytes(b'{"n":0}\n' + b"\n".join([*deep, marks, marked]) + b'\n{"n":1}\n')
     backend = Recorder(lambda record: record.get("n"))
     with MetricsLogger(path, [backend]) as logger:
         logger.write({"n": 2})
