@@ -69,7 +69,7 @@ class Named:
 
 
 @pytest.mark.parametrize("identity", [*NAMES[:4], "a\nb", "a\0b", "\ud800", "x" * 5_000, "*?[a]"])
-def test_no_more_does_a_backend_s_identity(identity, tmp_path):
+def test_no_more_does_a_backend_s_identity(identity, tmp_path, caplog):
     run = tmp_path / "outer" / "run"
     for i in range(2):
         backend = Named(identity)
@@ -78,6 +78,7 @@ def test_no_more_does_a_backend_s_identity(identity, tmp_path):
         assert backend.taken == [i]
     assert [entry.name for entry in (tmp_path / "outer").iterdir()] == ["run"]
     assert len(list(run.glob("metrics.*.cursor.json"))) == 1
+    assert not caplog.text  # such as that the cursor, which holds the identity, can't be read
 
 
 def test_wandb_takes_them_too_and_no_other_record_suffers(tmp_path, monkeypatch):
