@@ -9,6 +9,7 @@ from recorders import taken
 from service_files import tensorboard_scalars, wandb_files, wandb_rows
 
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend, isolated, read_metrics
+from vibe_rl.metrics.feed.cursor import saved_positions
 
 COUNT = 500
 
@@ -74,6 +75,10 @@ def test_wandb_s_service_is_killed_in_the_middle(run_python, tmp_path):
     assert "unclosed file" not in err
     (file,) = wandb_files(tmp_path / "wandb")
     assert [row["i"] for row in wandb_rows(file)][:500] == list(range(500))
+    positions = saved_positions(tmp_path / "metrics.jsonl")
+    ordinals = {identity.split()[0]: position.ordinal for identity, position in positions.items()}
+    # W&B's is where the rest begins, which `vibe-rl sync` delivers.
+    assert ordinals == {"WandbBackend": 501, "FileBackend": 1_000, "TensorBoardBackend": 1_000}
 
 
 @pytest.mark.parametrize("is_isolated", [False, True])
@@ -112,8 +117,10 @@ def test_so_is_one_that_is_there_already(backend):
 
 @pytest.mark.parametrize("is_isolated", [False, True])
 def test_tensorboard_s_directory_is_full_and_then_has_room(
-    is_isolated, small_disk, tmp_path, caplog
+    is_isolated, small_disk, tmp_path, caplog, monkeypatch
 ):
+    # Less than comes while the disk is full, so that log() raises too; in its own process, flush().
+    monkeypatch.setattr("vibe_rl.metrics.backends.tensorboard._BUFFER_BYTES", 1 << 14)
     make = isolated if is_isolated else lambda kind, *args: kind(*args)
     recorder = Recorder()
     backends = [recorder, make(TensorBoardBackend, small_disk)]
