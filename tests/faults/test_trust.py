@@ -68,28 +68,34 @@ find_runs("..")
 def test_all_files_are_made_with_the_users_umask(umask, tmp_path):
     before = os.umask(umask)
     try:
-        run = RunDir("run", tmp_path)
+        run = RunDir("run", tmp_path / "runs")
         run.save_config({"lr": 1e-3})
-        torn = run.log_path()
-        torn.write_bytes(b'{"torn')
         backends = [TensorBoardBackend(run.logs), WandbBackend(run_dir=run.root, mode="disabled")]
         with MetricsLogger(run, [*backends, FileBackend(tmp_path / "log")]) as logger:
             logger.write({"i": 0, "step": 0, "loss": float("nan")})
             logger.write({"i": 1, "step": 1})
+        check_modes(tmp_path / "runs", umask)  # before other files take the place of some
+        with run.log_path().open("ab") as file:
+            file.write(b'{"torn')
         with MetricsLogger(run, resume_step=0) as logger:
             logger.write({"i": 1, "step": 1})
+        names = check_modes(tmp_path / "runs", umask)
     finally:
         os.umask(before)
-    ours = [path for path in run.root.rglob("*") if "wandb" not in path.parts]
-    names = " ".join(path.name for path in ours)
     for file in (
         *("config.json", "events.out.tfevents", "metrics.jsonl ", ".jsonl.torn"),
         *("metrics.writers.jsonl", "metrics.alarms.jsonl", "metrics.superseded.jsonl"),
         *("FileBackend", "TensorBoardBackend", "WandbBackend"),  # their cursors
     ):
         assert file in names + " "
+
+
+def check_modes(directory, umask):
+    """Gives the names of what is there, W&B's own files aside."""
+    ours = [directory, *(p for p in directory.rglob("*") if "wandb" not in p.parts)]
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in ours}
     assert modes == {path.name: oct((0o777 if path.is_dir() else 0o666) & ~umask) for path in ours}
+    return " ".join(modes)
 
 
 @pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="looks into /proc")
