@@ -26,20 +26,20 @@ class Bomb:
 def test_nothing_in_a_run_directory_is_executed_or_unpickled(mode, run_python, tmp_path):
     run, marker = RunDir("run", tmp_path), tmp_path / "executed"
     with MetricsLogger(run, [FileBackend(tmp_path / "log")]) as logger:
-        logger.write({"i": 0})
+        logger.write({"i": 0, "loss": float("nan")})  # for a file of alarms
     for module in MODULES:
         code = f"import os; os.makedirs({str(marker)!r}, exist_ok=True)\n"
         for directory in (run.root, run.logs):
             (directory / f"{module}.py").write_text(code)
             (directory / f"{module}.pth").write_text(code)
-    bomb = pickle.dumps(Bomb(marker))
+    bomb = pickle.dumps(Bomb(marker)) + b"\n"  # a whole line, else it would be moved aside unread
     (run.root / "wandb_id.txt").write_bytes(bomb)
     (run.root / "config.json").write_bytes(bomb)
     for file in run.logs.glob("metrics*.json*"):
         with file.open(mode) as stream:
             stream.write(bomb)
     script = """
-import sys
+import contextlib, sys
 sys.path[:] = sys.argv[2:]
 from recorders import FileBackend
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend, isolated, read_metrics
@@ -56,6 +56,8 @@ with MetricsLogger(run, backends) as logger:
     logger.write({"i": 1})
 read_metrics(run)
 find_runs("..")
+with contextlib.suppress(ValueError):  # it is no JSON
+    run.load_config()
 """
     paths = [path for path in sys.path if path]
     status, _, err = run_python(script, run.run_id, *paths, cwd=run.root)
