@@ -462,6 +462,39 @@ def test_a_put_that_close_overtook_is_refused(start, disk):
         put(writer, [7])
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("call", ["put", "flush"])
+def test_a_close_in_a_handler_just_before_its_thread_sleeps_wakes_it(start, disk, call):
+    writer = start(queue_size=2, flush_interval=60)
+    wait_until(lambda: writer._asleep)
+    bell = writer._bell
+
+    class Interrupted:
+        """Rings, and is interrupted: after that, nobody is left who would notify."""
+
+        wait = staticmethod(bell.wait)
+
+        def ring(self):
+            writer._bell = bell
+            bell.ring()
+            writer.close()
+
+    if call == "flush":
+        put(writer, [0])
+        writer._bell = Interrupted()
+        assert writer.flush()
+    else:
+        disk.gate.clear()
+        put(writer, [0])
+        wait_until(lambda: disk.appends)
+        put(writer, [1, 2])
+        threading.Timer(0.2, disk.gate.set).start()  # for close() waits for the file
+        writer._bell = Interrupted()
+        with pytest.raises(ValueError, match="closed while this record"):
+            put(writer, [3])
+    assert disk.numbers == list(range(1 if call == "flush" else 3))
+
+
 class Broken:
     """A block that can't be made lines of."""
 

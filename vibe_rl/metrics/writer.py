@@ -29,6 +29,9 @@ _BLOCK_COST = 32
 _RETRY_S = (0.1, 1.0)
 # The pause between two looks at what will be put some time.
 _IDLE_S = 0.1
+# How long a caller sleeps at a time. No longer, for a signal handler may close() between its look
+# at the thread and its sleep: then nobody is left to wake it.
+_NAP_S = 1.0
 # How long close() goes on trying when appends fail.
 _CLOSE_PATIENCE_S = 2.0
 
@@ -187,7 +190,7 @@ class Writer:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            self._changed.wait(left)
+            self._changed.wait(_NAP_S if left is None else min(left, _NAP_S))
         return True
 
     def _put_with_care(self, item: bytes | Block) -> None:
@@ -216,7 +219,7 @@ class Writer:
                     self._drain_here()
                 else:
                     self._hurry()
-                    self._changed.wait()
+                    self._changed.wait(_NAP_S)
             self._extra += slots - 1
             self._folded += records - 1
             self._queue.append(item)
