@@ -1,6 +1,7 @@
 """The `vibe-rl` command: this file starts and ends it, and each verb has a file of its own."""
 
 import functools
+import inspect
 import io
 import os
 import re
@@ -69,7 +70,7 @@ def later(verb: Callable[_P, None]) -> Callable[_P, Any]:
     Tyro parses, then calls: this way `main` knows when it has parsed.
     """
     # Tyro takes the end of a line in an argument's description for that of a paragraph.
-    verb.__doc__ = re.sub(r"\n {12}", " ", verb.__doc__ or "")
+    verb.__doc__ = re.sub(r"\n {8}", " ", inspect.cleandoc(verb.__doc__ or ""))
 
     @functools.wraps(verb)
     def bound(*args: _P.args, **kwargs: _P.kwargs) -> Callable[[], None]:
