@@ -194,16 +194,23 @@ def test_a_base_directory_that_is_a_file_is_one_line(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("signals", "code", "message"),
+    ("shell", "signals", "code", "message"),
     [
-        ([signal.SIGTERM, signal.SIGTERM], 143, "vibe-rl: stopped by SIGTERM"),
-        ([signal.SIGINT], 130, "vibe-rl: stopped by Ctrl-C"),
+        ("", [signal.SIGTERM, signal.SIGTERM], 143, "vibe-rl: stopped by SIGTERM"),
+        ("", [signal.SIGINT], 130, "vibe-rl: stopped by Ctrl-C"),
+        # As a script starts a job in the background, which Ctrl-C is not for.
+        ("trap '' INT;", [signal.SIGINT, signal.SIGTERM], 143, "vibe-rl: stopped by SIGTERM"),
     ],
 )
-def test_a_stopped_run_ends_cleanly_and_keeps_every_record(signals, code, message, tmp_path):
+def test_a_stopped_run_ends_cleanly_and_keeps_every_record(shell, signals, code, message, tmp_path):
     endless = dataclasses.replace(CONFIG, total_timesteps=10**9)
     args = [sys.executable, "-m", "vibe_rl.cli", "train", "ppo", *as_options(endless)]
-    process = subprocess.Popen(args, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f'{shell} exec "$@"', "sh", *args],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         while process.poll() is None and not any(
             len(read_metrics(run)) > 3 for run in find_runs(tmp_path / "runs")

@@ -263,6 +263,8 @@ def _until_stopped() -> Iterator[Callable[..., None]]:
     A handler that raises at once does so wherever Python happens to be: in the start of JAX's
     libraries, where it kills the process; or in JAX's hook into garbage collection, where Python
     drops exceptions, and the run would go on for ever. A second Ctrl-C raises none the less.
+
+    What a script's shell or `nohup` has had us ignore stays ignored.
     """
     signals: list[int] = []
 
@@ -275,7 +277,11 @@ def _until_stopped() -> Iterator[Callable[..., None]]:
         if signals:
             raise KeyboardInterrupt if signals[0] == signal.SIGINT else TerminatedError
 
-    previous = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        each: signal.signal(each, note)
+        for each in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(each) is not signal.SIG_IGN
+    }
     try:
         yield stop
     finally:
