@@ -19,6 +19,17 @@ LONG = os.environ.get("VIBE_RL_LONG", "") not in ("", "0")
 settings.load_profile("long" if LONG else "ci")
 
 
+def pytest_configure():
+    """Undo that a script's shell or `nohup` has us ignore signals, for every test's process would.
+
+    What starts with a handler of ours has the default again once it runs a program of its own.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def scale():
     """Choose how much to try: `scale(few, many)` is `many` if VIBE_RL_LONG=1 is set."""
