@@ -213,8 +213,9 @@ def _clu(directory: Path) -> Iterator[Log]:
 
     directory.mkdir()
 
-    class JsonlWriter(metric_writers.MetricWriter):
+    class JsonlWriter(metric_writers.MultiWriter):  # of no others: has what is not measured
         def __init__(self) -> None:
+            super().__init__([])
             self._file = (directory / "metrics.jsonl").open("w")
 
         def write_scalars(self, step: int, scalars: Record) -> None:
@@ -225,12 +226,6 @@ def _clu(directory: Path) -> Iterator[Log]:
 
         def close(self) -> None:
             self._file.close()
-
-        def _unused(self, *_: Any, **__: Any) -> None:
-            raise NotImplementedError("only scalars are measured")
-
-        write_summaries = write_images = write_videos = write_audios = _unused
-        write_texts = write_histograms = write_hparams = _unused
 
     with closing(metric_writers.AsyncWriter(JsonlWriter())) as writer:
         # The values go as they are: reading them on the loop's thread is what it is there to spare.
