@@ -20,9 +20,9 @@ settings.load_profile("long" if LONG else "ci")
 
 
 def pytest_configure():
-    """Undo that a script's shell or `nohup` has us ignore signals, for every test's process would.
+    """Undo that a script's shell or `nohup` has us ignore signals, as tests' processes would too.
 
-    What starts with a handler of ours has the default again once it runs a program of its own.
+    A handler is not inherited by a program that we start: that has the system's default.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
