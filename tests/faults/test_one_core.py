@@ -3,10 +3,12 @@
 import contextlib
 import os
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+import under_way
 from jax.extend.core import Primitive
 
 from vibe_rl.metrics import MetricsLogger, read_metrics
@@ -61,7 +63,9 @@ def test_a_writer_s_thread_that_is_starved(overflow, run_python, tmp_path, scale
 
 INSIDE_JIT = """
 os.environ["JAX_PLATFORMS"] = "cpu"
-import jax, jax.numpy as jnp
+import jax, jax.numpy as jnp, numpy as np
+sys.path.append(sys.argv[1])
+from under_way import ends_with
 
 # Nothing lands unless the queue is full, or somebody waits for it; and then slowly.
 with MetricsLogger("metrics.jsonl", queue_size=8, flush_interval=3600) as logger:
@@ -73,31 +77,20 @@ with MetricsLogger("metrics.jsonl", queue_size=8, flush_interval=3600) as logger
         logger.emit({"n": n, "norm": carry.sum()})
         return carry, None
 
-    @jax.jit
-    def busy(x):
-        return jax.lax.fori_loop(0, 20, lambda _, x: jnp.tanh(x @ x), x)
-
-    @jax.jit
-    def wait(x):
-        jax.debug.callback(lambda _: opened.wait(20), x)
-        return x
-
     opened = threading.Event()
     run = jax.jit(lambda x, n: jax.lax.scan(body, x, n))
     carry, _ = run(jnp.ones((64, 64)), jnp.arange(500))
     logger.write({"after": carry[0, 0]})
-    big = jnp.ones((300, 300))
-    busy(big).block_until_ready()
-    wait.lower(big).compile()
+    held = ends_with(lambda x: opened.wait(20) and np.asarray(x))
     # Under way when the block ends, for its input is.
-    run(carry + wait(busy(big))[0, 0] * 0, jnp.arange(500, 1_000))
+    run(carry + held(0.0), jnp.arange(500, 1_000))
     threading.Timer(0.3, opened.set).start()
 print(logger.stats.high_water)
 """
 
 
 def test_callbacks_from_jit_wait_for_room_and_deadlock_nothing(run_python, tmp_path):
-    status, out, err = run_python(HEAD + INSIDE_JIT)
+    status, out, err = run_python(HEAD + INSIDE_JIT, Path(under_way.__file__).parent)
     assert status == 0, err
     assert int(out) <= 8
     records = read_metrics(tmp_path / "metrics.jsonl", strict=True)

@@ -7,23 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from under_way import ends_with
 
 from vibe_rl.metrics import MetricsLogger, deferred, pack, read_metrics
-
-
-@jax.jit
-def dispatched(x):
-    """`x`, after as much work as it takes for JAX not to do it, nor what needs it, at once."""
-    m = jax.lax.fori_loop(0, 50, lambda _, m: m @ m, jnp.zeros((300, 300)) * x)
-    return x + m[0, 0]
-
-
-def ends_with(callback):
-    """A computation that goes on after it was called, and ends with `callback(x)`."""
-    last = jax.jit(lambda x: jax.pure_callback(callback, x, x))
-    last = last.lower(jnp.float32(0)).compile()  # now: else it takes longer than the rest
-    dispatched(jnp.float32(0)).block_until_ready()
-    return lambda x: last(dispatched(jnp.float32(x)))
 
 
 class Slow:
