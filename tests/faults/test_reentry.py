@@ -60,8 +60,9 @@ def handle(*_):
     sys.exit(5)
 
 signal.signal(signal.SIGALRM, handle)
+logger.write({"n": 0})
 signal.setitimer(signal.ITIMER_REAL, 0.2)
-n = 0
+n = 1
 while True:
     logger.write({"n": n})
     n += 1

@@ -129,13 +129,13 @@ except ValueError:
 def test_all_processes_log_and_the_readers_merge(job, tmp_path):
     job("""
 import time
+from jax.experimental.multihost_utils import sync_global_devices
 run = RunDir(run_id="run")
 replicated = spread(np.float32(0.42))
-barrier = jax.jit(lambda x: x + 1)
 with MetricsLogger(run, process="all", defer=1) as logger:
     for step in range(3):
         logger.write({"step": step, "mine": jnp.float32(ME), "replicated": replicated})
-        jax.block_until_ready(barrier(replicated))
+        sync_global_devices(f"step {step}")
         time.sleep(0.05)
     logger.write_batch({"step": range(3, 5), "x": np.full(2, ME)})
     logger.write({"step": 5, "process": "mine"})

@@ -370,17 +370,18 @@ def test_a_full_disk_tears_and_repeats_nothing(start, disk, caplog):
 
 
 def test_an_error_that_nobody_has_thought_of_ends_no_thread(start, disk, caplog):
-    errors = [TypeError("rubbish"), TypeError("rubbish")]
+    is_wrong = True
 
     def append(data):
-        if errors:
-            raise errors.pop()
+        if is_wrong:
+            raise TypeError("rubbish")
         return disk.append(data)
 
     writer = start(append)
     put(writer, range(3))
     with pytest.raises(OSError, match="3 records have not landed in the file: rubbish"):
         writer.flush()
+    is_wrong = False
     wait_until(lambda: not writer.queued)
     assert writer.flush()
     assert disk.numbers == [0, 1, 2]
@@ -477,6 +478,7 @@ def test_a_close_in_a_handler_just_before_its_thread_sleeps_wakes_it(start, disk
         def ring(self):
             writer._bell = bell
             bell.ring()
+            disk.gate.set()  # for close() waits for the file
             writer.close()
 
     if call == "flush":
@@ -488,7 +490,6 @@ def test_a_close_in_a_handler_just_before_its_thread_sleeps_wakes_it(start, disk
         put(writer, [0])
         wait_until(lambda: disk.appends)
         put(writer, [1, 2])
-        threading.Timer(0.2, disk.gate.set).start()  # for close() waits for the file
         writer._bell = Interrupted()
         with pytest.raises(ValueError, match="closed while this record"):
             put(writer, [3])

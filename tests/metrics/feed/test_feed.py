@@ -171,6 +171,7 @@ def test_close_with_a_timeout_ends_a_backend_and_says_how_far_behind_it_is(path,
     for i in range(50):
         logger.write({"i": i})
     went_in.wait()
+    logger.flush(backends=False)
     assert logger.close(timeout=0.1) is False
     assert f"Slow did not take the last 50 records ({path.stat().st_size} bytes)" in caplog.text
     assert "vibe-rl sync" in caplog.text
@@ -222,7 +223,7 @@ logger.close()
     assert process.stdout.readline() == "waiting\n"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=100)
     assert "KeyboardInterrupt" in err
     assert "Hanging did not take the last 1 records" in err
     assert process.returncode != 0

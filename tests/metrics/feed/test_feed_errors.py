@@ -167,6 +167,7 @@ def test_what_a_backend_lacks_is_said_without_reading_all_of_much(path, caplog, 
     logger = MetricsLogger(path, [Backend(lambda record, n: released.wait())])
     for _ in range(100):
         logger.write({"text": "x" * 80, "wall_time": 0})
+    logger.flush(backends=False)
     logger.close(timeout=0.2)
     released.set()
     size = path.stat().st_size
