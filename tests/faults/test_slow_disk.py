@@ -19,7 +19,11 @@ QUEUE = 5_000
 
 
 class StalledDisk:
-    """Takes nothing until `recover()`; then all that was written goes where it should."""
+    """Takes nothing until `recover()`; then all that was written goes where it should.
+
+    Attributes:
+        waits: Set once the writer's thread waits for it.
+    """
 
     def __init__(self, logger):
         self._take, self._give = os.pipe()
@@ -29,8 +33,13 @@ class StalledDisk:
                 os.write(self._give, b"\n")  # it is full from the start
         os.set_blocking(self._give, True)
         self._file = logger.path.open("ab", buffering=0)
-        logger._writer._append = lambda data: os.write(self._give, data)
+        logger._writer._append = self._append
+        self.waits = threading.Event()
         self._thread = threading.Thread(target=self._pump, daemon=True)
+
+    def _append(self, data):
+        self.waits.set()
+        return os.write(self._give, data)
 
     def recover(self):
         self._thread.start()
@@ -115,7 +124,9 @@ def test_block_waits_for_the_disk_and_loses_nothing(start):
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
 def test_the_dropping_policies_never_wait(overflow, start):
     logger, disk = start(queue_size=QUEUE, overflow=overflow)
-    for n in range(3 * QUEUE):
+    logger.write({"n": 0})
+    disk.waits.wait()  # else its thread makes room in the middle, as it comes to its turn
+    for n in range(1, 3 * QUEUE):
         logger.write({"n": n})
     stats = logger.stats
     assert stats.written == 0
@@ -127,6 +138,6 @@ def test_the_dropping_policies_never_wait(overflow, start):
     assert len(kept) == stats.queued
     assert logger.stats.dropped == stats.dropped
     if overflow == "drop_newest":
-        assert kept == list(range(len(kept)))
-    else:  # but for what the disk was just being given
-        assert kept[-QUEUE:] == list(range(2 * QUEUE, 3 * QUEUE))
+        assert kept == list(range(1 + QUEUE))
+    else:
+        assert kept == [0, *range(2 * QUEUE, 3 * QUEUE)]
