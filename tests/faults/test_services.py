@@ -154,7 +154,6 @@ def fill(path):
 def test_a_backend_whose_library_is_missing_is_named_and_no_other_is_met(run_python, tmp_path):
     script = """
 import sys
-import time
 sys.modules["wandb"] = sys.modules["tensorboardX"] = sys.modules["tensorboard"] = None
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend
 with MetricsLogger("metrics.jsonl") as logger:

@@ -20,7 +20,7 @@ class Slow:
         self._compute = ends_with(self._wait)
 
     def _wait(self, x):
-        self.go.wait(60)  # a test that fails before it says so still ends
+        assert self.go.wait(60)  # a test that fails before it says so still ends
         return np.asarray(x)
 
     def __call__(self, value):
@@ -325,7 +325,7 @@ def test_a_computation_may_log_while_a_record_waits_for_its_value(tmp_path, monk
     monkeypatch.setattr(deferred.Held, "await_values", spy)
 
     def log(x):
-        awaited.wait(60)
+        assert awaited.wait(60)
         for number in range(3):
             logger.write({"step": f"inside {number}", "x": x})
         return np.asarray(x)

@@ -223,7 +223,7 @@ logger.close()
     assert process.stdout.readline() == "waiting\n"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=20)
     assert "KeyboardInterrupt" in err
     assert "Hanging did not take the last 1 records" in err
     assert process.returncode != 0

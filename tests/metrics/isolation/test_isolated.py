@@ -22,13 +22,6 @@ from vibe_rl.metrics import (
 )
 from vibe_rl.metrics.lines import Position
 
-
-@pytest.fixture
-def patient(monkeypatch):
-    """Have close() wait for a backend's process to end for long, however busy the machine."""
-    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolation.isolated"], "_END_S", 60.0)
-
-
 # -- as on a thread -------------------------------------------------------------------------------
 
 
@@ -50,7 +43,7 @@ def test_records_flush_counts_and_attributes_are_as_on_a_thread(path, log):
     assert backend.run_id == "run backend"  # also when the process has ended
 
 
-def test_the_process_has_ended_when_close_returns(path, log, patient):
+def test_the_process_has_ended_when_close_returns(path, log):
     backend = isolated(FileBackend, log)
     pid = backend.pid
     MetricsLogger(path, [backend]).close()
@@ -185,7 +178,9 @@ def test_a_refused_one_is_as_quiet_as_on_a_thread(path, log, tmp_path, caplog):
     assert "is refused: another feed delivers" in said
 
 
-def test_a_thread_that_the_backend_leaves_behind_does_not_keep_the_process(path, log, patient):
+def test_a_thread_that_the_backend_leaves_behind_does_not_keep_the_process(path, log, monkeypatch):
+    # Else its end would take as long as this test may.
+    monkeypatch.setattr(sys.modules["vibe_rl.metrics.isolation.isolated"], "_END_S", 60.0)
     backend = isolated(recorders.Lingering, log)
     pid = backend.pid
     with MetricsLogger(path, [backend]) as logger:
