@@ -1,5 +1,8 @@
 """A full disk: the loop goes on, nothing is torn or written twice, and all lands once it can."""
 
+import json
+import warnings
+
 import pytest
 
 from vibe_rl.metrics import MetricsLogger, read_metrics
@@ -89,6 +92,87 @@ def test_a_file_that_may_not_grow_and_then_may(tmp_path, run_python):
     status, _, err = run_python(SCRIPT, path, "limit")
     check(status, err, path)
     assert "File too large" in err
+
+
+HALF = """
+import os, resource, subprocess, sys
+from vibe_rl.metrics import MetricsLogger
+
+class Taker:
+    def __init__(self):
+        self.taken = []
+
+    def log(self, record, step=None):
+        self.taken.append(record["n"])
+
+    def close(self):
+        pass
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, -1))
+
+def write(*numbers):
+    for n in numbers:
+        logger.write({"n": n, "wall_time": 0})
+
+path, fault, missing = "metrics.jsonl", sys.argv[1], int(sys.argv[2])
+logger = MetricsLogger(path, [taker := Taker()])
+write(100, 101)
+logger.flush()
+size = os.path.getsize(path)
+limit(size + size // 2 - missing)
+write(102, 103)
+try:
+    logger.flush()
+except OSError as error:
+    assert "2 records have not landed" in str(error)
+assert os.path.getsize(path) == size + size // 2 - missing
+match fault:
+    case "deleted":
+        os.unlink(path)
+    case "rotated":
+        os.rename(path, "rotated.jsonl")
+    case "emptied":
+        os.truncate(path, 0)
+    case "cut":
+        os.truncate(path, size + 1)
+    case "appended to":
+        with_room = lambda: limit(-1)
+        other = "from vibe_rl.metrics import *; MetricsLogger('metrics.jsonl').write({'n': 7})"
+        subprocess.run([sys.executable, "-c", other], check=True, preexec_fn=with_room)
+    case "forked":
+        limit(-1)
+        if os.fork() == 0:
+            write(7)
+            os._exit(0)
+        os.wait()
+limit(-1)
+write(104)
+assert logger.flush()
+assert logger.stats.written == 5
+logger.close()
+print(taker.taken)
+"""
+
+
+@pytest.mark.parametrize("missing", [1, 9], ids=["its newline", "its end"])
+@pytest.mark.parametrize(
+    "fault", ["none", "deleted", "rotated", "emptied", "cut", "appended to", "forked"]
+)
+def test_a_line_of_which_a_part_is_there_when_something_befalls_the_file(
+    fault, missing, run_python, tmp_path
+):
+    """It is whole in the end, and there once, in a file that begins with a line."""
+    status, out, err = run_python(HALF, fault, missing)
+    assert status == 0, err
+    with warnings.catch_warnings(action="ignore"):  # of the part, if it is there still
+        numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl")]
+    old = [] if fault in ("deleted", "rotated", "emptied") else [100, 101]
+    others = [7] if fault in ("appended to", "forked") else []
+    assert sorted(numbers) == sorted([*others, *old, 102, 103, 104])
+    if not others and fault != "cut":
+        read_metrics(tmp_path / "metrics.jsonl", strict=True)
+    assert sorted(json.loads(out)) == sorted([*others, 100, 101, 102, 103, 104])
 
 
 def test_a_repair_that_has_no_room_cuts_nothing(small_disk):

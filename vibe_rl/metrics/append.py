@@ -23,6 +23,7 @@ _log = logging.getLogger("vibe_rl")
 # How long the file stays as it is before a torn last line is taken to be nobody's any more.
 _APPEND_S = 0.01
 _BLOCK = 1 << 20
+_NEWLINE = ord("\n")
 
 
 class MetricsFile:
@@ -52,30 +53,44 @@ class MetricsFile:
         self._id = uuid.uuid4().hex[:12]
         self.start_time = time.time()
         self._fd, self.start_byte, self.start_ordinal = self._open()
+        self._end = self.start_byte  # where our last append ended; -1 if that isn't known
+        self._half = 0  # bytes of the next line that are there: all that a full disk took of it
 
-    def append(self, data: memoryview) -> int:
-        """Append the beginning of `data` and say how many bytes that was.
+    def append(self, lines: memoryview) -> int:
+        """Append the first of these lines; says how many bytes they have.
 
-        Another program may have moved, deleted, replaced or cut the file: then this goes on in the
-        file that has its name now, made anew if there is none, or at the new end.
+        If the disk takes a part of a line only, the next call, which begins with that line, appends
+        the rest. But another program may have appended meanwhile, or have moved, deleted, replaced
+        or cut the file: then this goes on, with the whole line, at the new end, or in the file that
+        has the name now, made anew if there is none.
 
         Raises:
             OSError: If nothing could be written.
         """
-        end = os.lseek(self._fd, 0, os.SEEK_CUR)  # of our last append
+        size = os.fstat(self._fd).st_size
         if not has_name(self._fd, self.path):
-            before, (self._fd, _, _) = self._fd, self._open()
+            before, (self._fd, size, _) = self._fd, self._open()
+            self._end, self._half = -1, 0
             _log.warning(
                 "%s was moved, replaced or deleted: going on in the file of that name", self.path
             )
             os.close(before)
-        elif (size := os.fstat(self._fd).st_size) != end:
-            if size < end:
+        elif size != self._end:
+            if size < self._end:
                 _log.warning("%s was cut short: going on at its new end", self.path)
-            _end_torn_line(self._fd)
+            if size < self._end or lines[self._half] != _NEWLINE:  # else the line is whole
+                self._half = 0
+            self._end = -1
+            size = _end_torn_line(self._fd)
         if not self._is_locked:  # by an opener that another one kept from it for long
             self._is_locked = share(self._fd)
-        return os.write(self._fd, data)
+        written = os.write(self._fd, lines[self._half :])
+        # If another process has just appended too, that's too little, and the next call looks.
+        self._end = size + written
+        there = self._half + written
+        whole = there if there == len(lines) else bytes(lines[:there]).rfind(b"\n") + 1
+        self._half = there - whole
+        return whole
 
     def close(self, how: str) -> None:
         """Give the lock back and note `how` the logger ended. Doing so again does nothing."""
@@ -94,6 +109,7 @@ class MetricsFile:
     def after_fork(self) -> None:
         """In a forked child: append as before, but leave the lock and the notes to the parent."""
         self._is_child = True
+        self._end, self._half = -1, 0
 
     def _open(self) -> tuple[int, int, int]:
         """Open the file: gives its descriptor, and how many bytes and lines it holds."""
@@ -221,14 +237,14 @@ def next_ordinal(fd: int, size: int, path: Path) -> int:
     return ordinal
 
 
-def _end_torn_line(fd: int) -> None:
-    """End a line that a cut, or the death of another process, has left without its newline."""
+def _end_torn_line(fd: int) -> int:
+    """End a line that lacks its newline, after a cut or a death; gives the file's size then."""
     size = -1
     while _last_byte(fd) not in (b"", b"\n"):
         if size == (size := os.fstat(fd).st_size):
-            os.write(fd, b"\n")
-            return
+            return size + os.write(fd, b"\n")
         time.sleep(_APPEND_S)  # another process's append under way looks torn too
+    return os.fstat(fd).st_size
 
 
 def _last_byte(fd: int) -> bytes:

@@ -44,7 +44,7 @@ class Writer:
     a longer line as many as it fills, which bounds records and bytes at once.
 
     Args:
-        append: Appends the beginning of some bytes to the file, and says how many bytes that was.
+        append: Appends the first of some lines to the file, and says how many bytes they have.
         on_append: Called on the writer's thread when lines have landed.
         queue_size: The most lines that wait at a time.
         overflow: What `put()` does when there is no room.
