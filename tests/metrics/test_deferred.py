@@ -1,5 +1,8 @@
 """`defer`: order, moment and values are those of `write()`; only the reading is late."""
 
+import dis
+import functools
+import sys
 import threading
 import time
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from under_way import ends_with
 
-from vibe_rl.metrics import MetricsLogger, deferred, pack, read_metrics
+from vibe_rl.metrics import MetricsLogger, deferred, pack, read_metrics, writer
 
 
 class Slow:
@@ -178,6 +181,29 @@ def test_a_donated_value_is_a_clear_error_and_the_other_records_go_on(tmp_path, 
     expected = {"write": [0, 2, 3], "flush": [0, 3]}.get(then, [0])
     assert steps(logger.path) == expected
     assert (logger.stats.dropped, logger.stats.queued) == (1, 0)
+
+
+def test_a_deleted_value_is_one_too(tmp_path, run_python):
+    """JAX crashes where such an array is asked whether it is ready."""
+    script = """
+import jax.numpy as jnp
+from vibe_rl.metrics import MetricsLogger
+logger = MetricsLogger("metrics.jsonl", defer=1)
+logger._deferred.log_ready = lambda: False  # or the writer's thread may read it before
+loss = jnp.float32(1)
+logger.write({"step": 0, "loss": loss})
+loss.delete()
+try:
+    logger.flush(timeout=100)
+except ValueError as error:
+    print(error)
+logger.write({"step": 1})
+logger.close()
+"""
+    status, out, err = run_python(script)
+    assert status == 0, err
+    assert "the record of step 0 is lost: metric 'loss'" in out
+    assert steps(tmp_path / "metrics.jsonl") == [1]
 
 
 def test_an_error_that_ends_the_block_is_not_hidden_by_a_donated_value(tmp_path, caplog):
@@ -353,6 +379,101 @@ os.wait()
 logger.close()
 """)
     assert sorted(steps(tmp_path / "m.jsonl")) == [0, 1]
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+def _raise(logger):
+    raise Interrupt
+
+
+def _flush_and_raise(logger):
+    logger.flush()
+    raise Interrupt
+
+
+@functools.cache
+def _where_handlers_run(code):
+    """The places at which CPython runs signal handlers: after a call, and where a function begins.
+
+    (It does so too where a loop goes back; those here call something each time.)
+    """
+    places, before = set(), ""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "RESUME" or before.startswith("CALL"):
+            places.add(instruction.offset)
+        if instruction.opname != "CACHE":
+            before = instruction.opname
+    return places
+
+
+def _interrupted(call, at, handler):
+    """Call it, and have a handler come at the given place; whether there are so many."""
+    passed = 0
+
+    def trace(frame, event, arg):
+        nonlocal passed
+        if frame.f_code.co_filename not in (deferred.__file__, writer.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_lasti in _where_handlers_run(frame.f_code):
+            passed += 1
+            if passed == at:
+                sys.settrace(None)
+                handler()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(None)
+    return passed >= at
+
+
+@pytest.mark.parametrize("held", ["record", "batch"])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        _raise,
+        _flush_and_raise,
+        lambda logger: logger.flush(),
+        lambda logger: logger.close(),
+        lambda logger: logger.write({"n": "from the handler"}),
+    ],
+    ids=["raises", "flushes and raises", "flushes", "closes", "writes"],
+)
+def test_a_handler_may_come_at_any_place(tmp_path, held, handler):
+    """Nothing that `write()` had accepted is missing or there twice."""
+    path, at, goes_on = tmp_path / "metrics.jsonl", 0, True
+    while goes_on:
+        at += 1
+        path.unlink(missing_ok=True)
+        logger = MetricsLogger(path, defer=1, queue_size=32)
+        logger._deferred.log_ready = lambda: False  # the writer's thread would be first
+        if held == "record":
+            logger.write({"n": 0, "x": jnp.float32(1)})
+            accepted = [0]
+        else:
+            logger.write_batch({"n": range(6), "x": jnp.ones(6)})  # in several blocks
+            accepted = [0, 1, 2, 3, 4, 5]
+        try:
+            goes_on = _interrupted(
+                functools.partial(logger.write, {"n": "new", "x": jnp.float32(2)}),
+                at,
+                functools.partial(handler, logger),
+            )
+            new = [["new"]]
+        except (Interrupt, ValueError):  # of a logger that the handler has closed
+            new = [[], ["new"]]
+        logger.close()
+        got = [record["n"] for record in read_metrics(path, strict=True)]
+        got = [n for n in got if n != "from the handler"]
+        assert got in [accepted + each for each in new], f"at place {at}"
+        assert logger.stats.queued == 0
+    assert at > 20
 
 
 @pytest.mark.parametrize("defer", [-1, 1.5, True, None])

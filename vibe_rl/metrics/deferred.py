@@ -6,8 +6,8 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from vibe_rl.metrics.host import (
@@ -18,6 +18,7 @@ from vibe_rl.metrics.host import (
     is_on_device,
     start_copies,
 )
+from vibe_rl.metrics.items import Block
 from vibe_rl.metrics.jit.packing import Packed
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.threads import BackgroundThread
@@ -26,6 +27,9 @@ from vibe_rl.metrics.unloggable import UnloggableError
 _POLL_S = 1e-3
 # From so many calls on, a thread also waits for what another one wrote.
 _MANY = 10_000
+# How often signal handlers within signal handlers may go on with what the first has interrupted.
+# There is an end, for a `logging` handler that flushes may hear of what that itself causes.
+_MOST_NESTED = 5
 
 
 @dataclass(slots=True, eq=False)
@@ -33,31 +37,37 @@ class Held:
     """What is to be logged once its values are there.
 
     Attributes:
-        arrays: JAX arrays that `log` reads.
-        log: Logs it. Raises `TypeError` or `ValueError` if an array can't be read.
-        records: How many records it logs.
+        arrays: JAX arrays that `make` reads.
+        make: Makes the items of the queue. Raises `TypeError` or `ValueError` if an array can't be
+            read.
+        records: How many records they hold.
         thread: The thread that wrote it.
         step: Its step, if the host knows it.
     """
 
     arrays: list[Any]
-    log: Callable[[], None]
+    make: Callable[[], Iterable[bytes | Block]]
     records: int
     thread: int
     step: int | None
+    _made: list[deque[bytes | Block]] = field(default_factory=list)
+
+    def items(self) -> deque[bytes | Block]:
+        """Those that are not in the queue yet; made once."""
+        if not self._made:
+            self._made.append(deque(self.make()))
+        return self._made[0]  # of two, if a signal handler came before the append
 
     def is_ready(self) -> bool:
         """Whether no array is still being computed."""
-        try:
-            return all(array.is_ready() for array in self.arrays)
-        except RuntimeError:  # of a deleted one; `log` says so
-            return True
+        # A deleted one crashes if it is asked whether it is ready; `make` says what is wrong.
+        return all(array.is_deleted() or array.is_ready() for array in self.arrays)
 
     def await_values(self, deadline: float | None) -> bool:
         """Wait until `is_ready()`; False if that takes longer than the deadline."""
         if deadline is None:
             for array in self.arrays:
-                with contextlib.suppress(RuntimeError):  # of its computation; `log` says so
+                with contextlib.suppress(RuntimeError):  # of its computation; `make` says so
                     array.block_until_ready()
             return True
         while not self.is_ready():
@@ -73,27 +83,37 @@ class Deferred:
     No lock is held while waiting for a device: what it computes may itself log, by a callback. For
     the same reason a thread waits for its own records only, until very many are held.
 
+    A signal handler may write, flush or close while its thread is in here, or raise: what is held
+    is then logged by the handler, or by the call that was interrupted, or later, but once.
+
     Args:
         most: How many records are kept back while more come in.
+        put: Takes the first of some items, and puts it into the queue; see `Writer.put_first`.
         wake: Called when there is something to keep an eye on; see `log_ready`.
 
     Attributes:
         lost: Records whose values could not be read.
     """
 
-    def __init__(self, most: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        most: int,
+        put: Callable[[deque[bytes | Block]], None],
+        wake: Callable[[], None],
+    ) -> None:
         self.lost = 0
         self._most = most
+        self._put = put
         self._wake = wake
         self._held: deque[Held] = deque()
         self._errors: list[tuple[int, Exception]] = []  # and the thread whose record it was
         self._lock = threading.RLock()  # re-entrant for signal handlers
-        self._logging = False
+        self._nested = 0  # how many calls of the thread with the lock are logging
 
     def add(
         self,
         arrays: list[Any],
-        log: Callable[[], None],
+        make: Callable[[], Iterable[bytes | Block]],
         records: int = 1,
         step: int | None = None,
     ) -> None:
@@ -104,7 +124,7 @@ class Deferred:
                 nevertheless.
         """
         thread = threading.get_ident()
-        self._held.append(Held(arrays, log, records, thread, step))
+        self._held.append(Held(arrays, make, records, thread, step))
         if len(self._held) <= self._most:  # else something is logged, which wakes too
             self._wake()
         self._log_while(
@@ -128,7 +148,7 @@ class Deferred:
 
     def log_all(self, deadline: float | None) -> bool:
         """Wait for all values, and log; False if the deadline came first."""
-        return self._log_while(lambda head: head.await_values(deadline))
+        return self._log_while(lambda head: head.await_values(deadline), nested=_MOST_NESTED)
 
     def hold_no_more(self) -> None:
         """From now on, `add` logs at once."""
@@ -161,39 +181,51 @@ class Deferred:
         ours = (BackgroundThread, threading._DummyThread)  # noqa: SLF001 - has no public name
         return not isinstance(threading.current_thread(), ours)
 
-    def _log_while(self, is_ready: Callable[[Held], bool], keep: int = 0) -> bool:
+    def _log_while(self, is_ready: Callable[[Held], bool], keep: int = 0, nested: int = 0) -> bool:
         """Log the oldest until `keep` are left, or one isn't ready."""
         while len(self._held) > keep:
             try:
                 head = self._held[0]
             except IndexError:  # another thread was faster
                 continue
-            if not (is_ready(head) and self._log_head(head)):
+            if not (is_ready(head) and self._log_head(head, nested)):
                 return False
         return True
 
-    def _log_head(self, head: Held) -> bool:
-        """Log it, unless another thread has; False if this interrupts the logging of another."""
+    def _log_head(self, head: Held, nested: int) -> bool:
+        """Log it, unless that was done meanwhile; False within more than `nested` such calls."""
         with self._lock:
-            if self._logging:
+            if self._nested > nested:
                 return False
             if not self._held or self._held[0] is not head:
                 return True
-            self._logging = True
+            before, self._nested = self._nested, self._nested + 1
             try:
-                head.log()
+                items = head.items()
+                while items:
+                    self._put(items)
+                self._remove(head)
             except (TypeError, ValueError) as error:
-                self.lost += head.records
-                which = (
-                    "an earlier record" if head.step is None else f"the record of step {head.step}"
-                )
-                lost = ValueError(f"{which} is lost: {error}")
-                lost.__cause__ = error
-                self._errors.append((head.thread, lost))
+                if self._remove(head):
+                    self._note_lost(head, error)
             finally:
-                self._logging = False
-            self._held.popleft()
+                self._nested = before
         return True
+
+    def _remove(self, head: Held) -> bool:
+        """Hold it no more; whether it was held."""
+        try:
+            self._held.remove(head)
+        except ValueError:  # a signal handler was faster
+            return False
+        return True
+
+    def _note_lost(self, head: Held, error: Exception) -> None:
+        self.lost += head.records
+        which = "an earlier record" if head.step is None else f"the record of step {head.step}"
+        lost = ValueError(f"{which} is lost: {error}")
+        lost.__cause__ = error
+        self._errors.append((head.thread, lost))
 
 
 def hold(record: Any) -> tuple[dict[str, Any] | Packed, list[Any]]:

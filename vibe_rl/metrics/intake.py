@@ -8,6 +8,7 @@ from typing import Any
 
 from vibe_rl.metrics.batch import ColumnBlock, cut, host_columns
 from vibe_rl.metrics.host import host_record
+from vibe_rl.metrics.items import Block
 from vibe_rl.metrics.jit.messages import Message, Unread, Words
 from vibe_rl.metrics.jit.packed_record import PackedRecord
 from vibe_rl.metrics.jit.packing import Packed
@@ -30,8 +31,8 @@ class Intake:
         self._most = max(queue_size // 16, 1)
         self._process = process
 
-    def put(self, record: Mapping[str, Any] | Packed, elapsed_us: int) -> None:
-        """Queue one record.
+    def item(self, record: Mapping[str, Any] | Packed, elapsed_us: int) -> bytes | Block:
+        """Make one of a record: its line, or a block that makes it.
 
         Args:
             record: As `MetricsLogger.write` takes it.
@@ -43,14 +44,13 @@ class Intake:
         """
         if isinstance(record, Packed):
             complete = functools.partial(self._complete, elapsed_us=elapsed_us)
-            self._put(PackedRecord(record, complete))
-            return
+            return PackedRecord(record, complete)
         row = host_record(record)
         if "wall_time" not in row:  # as `_complete` does, without a call
             row["wall_time"] = elapsed_us / 1e6
         if self._process is not None:
             row.setdefault("process", self._process)
-        self._put(encode(row))
+        return encode(row)
 
     def blocks(
         self, columns: Mapping[str, Any] | Packed, elapsed_us: int
@@ -78,7 +78,7 @@ class Intake:
             put = self._put if records == 1 else self._put_block
             put(Unread(message, words, records, complete))
         elif message.is_record:
-            self.put(message.read(words), elapsed_us)
+            self._put(self.item(message.read(words), elapsed_us))
         else:
             self.put_blocks(self.blocks({**rate, **message.read(words)}, elapsed_us)[1])
 

@@ -147,7 +147,7 @@ class MetricsLogger(LogsInsideJit):
         )
         self._intake = Intake(self._writer, queue_size, number)
         if defer:
-            self._deferred = Deferred(defer, self._writer.wake)
+            self._deferred = Deferred(defer, self._writer.put_first, self._writer.wake)
         # Last of all: exit hooks run in reverse order, and backends register theirs when made.
         atexit.register(self._close, how="exit")
         _live.add(self)
@@ -177,14 +177,13 @@ class MetricsLogger(LogsInsideJit):
         if not self._logs:
             return
         if self._deferred is None:
-            self._intake.put(record, (time.monotonic_ns() - self._start_ns) // 1000)
+            elapsed_us = (time.monotonic_ns() - self._start_ns) // 1000  # without a call
+            self._writer.put(self._intake.item(record, elapsed_us))
             return
-        log = functools.partial(self._intake.put, elapsed_us=self._elapsed_us())
+        item = functools.partial(self._intake.item, elapsed_us=self._elapsed_us())
         held, arrays = hold(record)
         step = held.get("step") if isinstance(held, dict) else None
-        self._deferred.add(
-            arrays, functools.partial(log, held), step=step if type(step) is int else None
-        )
+        self._deferred.add(arrays, lambda: [item(held)], step=step if type(step) is int else None)
 
     def write_batch(self, columns: Mapping[str, Any] | Packed) -> None:
         """Log many records at once, from arrays with one common leading axis.
@@ -216,8 +215,8 @@ class MetricsLogger(LogsInsideJit):
             return
         length, blocks = self._intake.blocks(columns, self._elapsed_us())
         if self._deferred is not None:  # after what is held
-            log = functools.partial(self._intake.put_blocks, list(blocks))
-            self._deferred.add([], log, length)
+            made = list(blocks)
+            self._deferred.add([], lambda: made, length)
         else:
             self._intake.put_blocks(blocks)
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from operator import call
 from typing import Literal
 
 from vibe_rl.metrics.items import Block, LinesOf, count_records, records_of
@@ -114,7 +115,7 @@ class Writer:
             ValueError: If the writer was closed meanwhile.
         """
         if len(self._queue) + self._extra >= self._size // 2 or len(line) > self._slot:
-            self._put_with_care(line)
+            self._put_with_care(line, deque((line,)))
         else:
             self._queue.append(line)
         # After the append, for the thread looks at the queue after it has set this.
@@ -127,9 +128,28 @@ class Writer:
         Raises:
             ValueError: If the writer was closed meanwhile.
         """
-        self._put_with_care(block)
+        self._put_with_care(block, deque((block,)))
         if self._asleep:
             self._attend(block)
+
+    def put_first(self, items: deque[bytes | Block]) -> None:
+        """Take the first of these items out, and queue it.
+
+        A signal handler may call this too while its thread is in here, or raise.
+
+        Raises:
+            ValueError: If the writer was closed meanwhile.
+        """
+        if not items:
+            return  # the signal handler was faster
+        item = items[0]
+        has_room = len(self._queue) + self._extra < self._size // 2 and len(item) <= self._slot
+        if has_room and records_of(item) == 1:
+            self._move(items)
+        else:
+            self._put_with_care(item, items)
+        if self._asleep:
+            self._attend(item)
 
     def wake(self) -> None:
         """Have the thread look whether there is something to do; `on_idle` too."""
@@ -193,7 +213,8 @@ class Writer:
             self._changed.wait(_NAP_S if left is None else min(left, _NAP_S))
         return True
 
-    def _put_with_care(self, item: bytes | Block) -> None:
+    def _put_with_care(self, item: bytes | Block, items: deque[bytes | Block]) -> None:
+        """Queue this, the first of those, with a look at its room, and at what there is."""
         slots, records = self._slots(item), records_of(item)
         if self._is_full(slots) and not self._warned:
             self._warned = True
@@ -205,9 +226,10 @@ class Writer:
             # Outside the lock: a logging handler may hold a lock of its own, and write() to us.
             _log.warning("the queue of %d records is full: %s", self._size, consequence)
         with self._changed:
-            while self._is_full(slots) and not self._closed:
+            while items and self._is_full(slots) and not self._closed:
                 if self._overflow == "drop_newest":
                     self._given_up += records
+                    items.popleft()
                     return
                 if self._overflow == "drop_oldest":
                     dropped = count_records(*self._take(1))
@@ -220,11 +242,21 @@ class Writer:
                 else:
                     self._hurry()
                     self._changed.wait(_NAP_S)
-            self._extra += slots - 1
-            self._folded += records - 1
-            self._queue.append(item)
+            self._move(items, slots, records)
         if len(self._queue) + self._extra >= self._size // 2:
             self._hurry()
+
+    def _move(self, items: deque[bytes | Block], slots: int = 1, records: int = 1) -> None:
+        """Move the first of these to the queue, unless a signal handler has.
+
+        In one call, so that none comes between: what it finds is in one place, and not in both.
+        """
+        move = map(call, (items.popleft,))
+        if items:
+            if slots > 1:
+                self._extra += slots - 1
+                self._folded += records - 1
+            self._queue.extend(move)
 
     def _hurry(self) -> None:
         """Have the thread append now; but if that has just failed, it tries again at its pace."""
