@@ -1,5 +1,6 @@
 """Whatever way a program ends on its own: nothing that `write()` accepted is missing."""
 
+import json
 import signal
 import threading
 
@@ -7,6 +8,7 @@ import pytest
 from service_files import tensorboard_scalars, wandb_files, wandb_rows
 
 from vibe_rl.metrics import read_metrics
+from vibe_rl.metrics.append import read_writers
 
 # A backend that is slower than the loop, so that the end comes while it lags.
 HEAD = """
@@ -149,3 +151,103 @@ time.sleep(1_000)
         process.send_signal(signal.SIGINT)
     assert process.poll() is not None
     assert len(complete(tmp_path, account)) == 1_000
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM"])
+def test_a_second_signal_leaves_time_for_what_is_queued(how, child, tmp_path):
+    script = """
+import vibe_rl.metrics.logger as module
+
+def append(lines):
+    begun.set()
+    again.wait(60)
+    return appends(lines)
+
+def close(timeout):
+    if closings:
+        again.set()
+    closings.append(timeout)
+    print("closing", flush=True)
+    return closes(timeout)
+
+module._LAST_S = 60  # on a busy machine too
+begun, again, closings = threading.Event(), threading.Event(), []
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+logger = MetricsLogger("metrics.jsonl")
+appends, logger._writer._append = logger._writer._append, append
+closes, logger._writer.close = logger._writer.close, close
+log(logger, 0)
+begun.wait()
+for n in range(1, 1_000):
+    log(logger, n)
+print("queued", flush=True)
+time.sleep(1_000)
+"""
+    process, account = child(script)
+    assert process.stdout.readline() == "queued\n"
+    process.send_signal(signal.Signals[how])
+    assert process.stdout.readline() == "closing\n"
+    process.send_signal(signal.Signals[how])
+    process.communicate(timeout=100)
+    assert len(complete(tmp_path, account)) == 1_000
+
+
+WORK = """
+import json, sys
+from pathlib import Path
+from vibe_rl.metrics import MetricsLogger
+
+class Backend:
+    exit_code = None
+
+    def __init__(self):
+        self.taken = []
+
+    def log(self, record, step=None):
+        self.taken.append(record["n"])
+
+    def close(self):
+        Path("backend").write_text(json.dumps([self.exit_code, self.taken]))
+
+def work(end):
+    logger = MetricsLogger("metrics.jsonl", [Backend()], flush_interval=3600)
+    for n in range(1_000):
+        logger.write({"n": n})
+    exec(end)
+"""
+
+PARENT = """
+import multiprocessing, sys
+from work import work
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(sys.argv[2],))
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    ("end", "status", "how", "exit_code"),
+    [
+        ("", 0, "exit", None),
+        ("sys.exit()", 0, "exit", None),
+        ("sys.exit(3)", 3, "SystemExit", 1),
+        ("raise ValueError", 1, "ValueError", 1),
+        ("logger.close()", 0, "closed", None),
+    ],
+)
+def test_a_child_of_multiprocessing_is_no_exception(
+    method, end, status, how, exit_code, run_python, tmp_path
+):
+    (tmp_path / "work.py").write_text(WORK)
+    (tmp_path / "parent.py").write_text(PARENT)
+    script = "import runpy; runpy.run_path('parent.py', run_name='__main__')"
+    ended, _, err = run_python(script, method, end)
+    assert ended == status, err
+    path = tmp_path / "metrics.jsonl"
+    assert [record["n"] for record in read_metrics(path, strict=True)] == list(range(1_000))
+    assert json.loads((tmp_path / "backend").read_text()) == [exit_code, list(range(1_000))]
+    assert [note.get("how") for note in read_writers(path)] == [None, how]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -18,6 +19,7 @@ from vibe_rl.metrics.alarms import Alert, AlertBackend, NonFiniteAlarm
 from vibe_rl.metrics.append import MetricsFile, NoFile, process_path
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.deferred import Deferred, hold
+from vibe_rl.metrics.exit_hooks import call_at_exit
 from vibe_rl.metrics.feed.feeds import Feeds
 from vibe_rl.metrics.intake import Intake
 from vibe_rl.metrics.jit.arrivals import Arrivals
@@ -41,6 +43,9 @@ from vibe_rl.processes import process_count, process_index
 from vibe_rl.run_dir import RunDir
 
 _log = logging.getLogger("vibe_rl")
+
+# How long an exit that is interrupted still waits for the file.
+_LAST_S = 2.0
 
 
 class MetricsLogger(LogsInsideJit):
@@ -149,7 +154,7 @@ class MetricsLogger(LogsInsideJit):
         if defer:
             self._deferred = Deferred(defer, self._writer.put_first, self._writer.wake)
         # Last of all: exit hooks run in reverse order, and backends register theirs when made.
-        atexit.register(self._close, how="exit")
+        self._forget_exit = call_at_exit(self._close_at_exit)
         _live.add(self)
 
     def write(self, record: Mapping[str, Any] | Packed) -> None:
@@ -360,12 +365,25 @@ class MetricsLogger(LogsInsideJit):
             self._outcome = complete
         else:  # until another close() finds them written
             _log.error("%s: %d records were not written in time", self.path, self._writer.queued)
-        atexit.unregister(self._close)
+        self._forget_exit()
         if lost:
             raise lost
         if self._deferred is not None:
             self._deferred.raise_error()
         return complete
+
+    def _close_at_exit(self) -> None:
+        error = sys.exception()
+        has_failed = error is not None and not (isinstance(error, SystemExit) and not error.code)
+        try:
+            self._close(how=type(error).__name__ if has_failed else "exit")
+        except BaseException:
+            # A Ctrl-C ends the wait for a device or a backend; but nobody comes after this, so what
+            # is queued still has a moment to land.
+            self._log_ready()
+            with contextlib.suppress(OSError):
+                self._writer.close(_LAST_S)
+            raise
 
     def _log_arrived(self, message: Message, words: Words, records: int) -> None:
         """Log what a compiled function sends: at once, for what `defer` holds may be its result."""
