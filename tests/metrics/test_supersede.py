@@ -5,6 +5,7 @@ import fcntl
 import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, isolated, locks, read_metrics
+from vibe_rl.metrics.alarms import alarms_path, read_alarms
 from vibe_rl.metrics.feed.cursor import Cursor
 from vibe_rl.metrics.lines import Position
+from vibe_rl.metrics.reading.nonfinite import first_nonfinite
 from vibe_rl.metrics.supersede import supersede
 
 
@@ -30,10 +33,10 @@ def superseded(path):
     return read_metrics(path.with_name("metrics.superseded.jsonl"))
 
 
-def log(path, steps, attempt, **settings):
+def log(path, steps, attempt, more=lambda step: {}, **settings):
     with MetricsLogger(path, **settings) as logger:
         for step in steps:
-            logger.write({"step": step, "attempt": attempt})
+            logger.write({"step": step, "attempt": attempt, **more(step)})
 
 
 def history(path):
@@ -261,6 +264,41 @@ def notes(path):
     return [json.loads(line) for line in text.splitlines()]
 
 
+def test_what_was_warned_of_makes_way_with_its_records(path, caplog):
+    def nan_at(bad):
+        return lambda step: {"loss": math.nan if step == bad else 1.0, "early": math.inf}
+
+    log(path, range(20), "first", nan_at(8))
+    log(path, range(6, 20), "second", nan_at(None), resume_step=5)
+    assert [alarm.message for alarm in read_alarms(path)] == ["early is inf at step 0"]
+    beside = read_alarms(path.with_name("metrics.superseded.jsonl"))
+    assert [alarm.message for alarm in beside] == ["loss is nan at step 8"]
+    caplog.clear()
+    log(path, range(11, 20), "third", nan_at(15), resume_step=10)
+    assert [text.partition(";")[0] for text in caplog.messages] == ["loss is nan at step 15"]
+    alarms = ["early is inf at step 0", "loss is nan at step 15"]
+    assert [alarm.message for alarm in read_alarms(path)] == alarms
+    assert '"gone"' not in alarms_path(path).read_text()
+
+
+def test_what_was_warned_of_in_a_record_without_a_step_shares_its_fate(path):
+    def check(record):
+        return record.get("found")
+
+    with MetricsLogger(path, alert=check) as logger:
+        logger.write({"kept": math.nan, "found": "before all steps"})
+        for step in (1, 2, "x"):
+            logger.write({"step": step, "found": f"at {step}"})
+            logger.write({f"after {step}": math.nan, "found": f"after {step}"})
+    MetricsLogger(path, resume_step=1).close()
+    kept = ["before all steps", "at 1", "after 1"]
+    assert [record.get("found") for record in read_metrics(path)] == kept
+    alarms = read_alarms(path)
+    assert [alarm.message for alarm in alarms if alarm.metric is None] == kept
+    assert [alarm.metric for alarm in alarms if alarm.metric] == ["kept", "after 1"]
+    assert len(read_alarms(path.with_name("metrics.superseded.jsonl"))) == 4 + 2
+
+
 def test_a_file_that_another_logger_has_open_is_left_alone(path):
     with MetricsLogger(path) as logger:
         for step in range(3):
@@ -367,29 +405,38 @@ class Kept(Recorder):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
-@pytest.mark.parametrize("settings", [{"resume_step": 4}, {}])
+@pytest.mark.parametrize("settings", [{"resume_step": 4}, {"resume_step": 3}, {}])
 def test_killed_at_any_moment_it_loses_nothing_whoever_opens_it_next(tmp_path, settings):
     first = [9, 1, 7, 2, 6, 3, 8, 4, 5]
+    to = settings.get("resume_step", 9)
     was_killed, moment = True, 0
+
+    def diverges(step):
+        return {f"loss{step}": math.nan} if step != 4 else {}
+
     while was_killed:
         moment += 1
         path = tmp_path / str(moment) / "metrics.jsonl"
         services = [Kept(str(i)) for i in range(4)]  # each of them has had less than the next
         for k in range(4):
-            log(path, first[3 * k - 3 : 3 * k] if k else [], "first", backends=services[k:])
+            steps = first[3 * k - 3 : 3 * k] if k else []
+            log(path, steps, "first", diverges, backends=services[k:])
         was_killed = supersede_killed(path, 4, moment)
         found = history(path) + history(path.with_name("metrics.superseded.jsonl"))
         assert set(found) == {(step, "first") for step in first}
-        went_back = bool(settings) or (9, "first") not in history(path)
+        assert {alarm.metric for alarm in read_alarms(path)} == set(first_nonfinite(path))
+        went_back = (9, "first") not in history(path)
+        last = min(to, 4) if went_back else to
         log(path, [5, 6], "second", backends=services, **settings)
         expected = [
-            *((step, "first") for step in first if step <= 4 or not went_back),
+            *((step, "first") for step in first if step <= last),
             *((step, "second") for step in (5, 6)),
         ]
         assert history(path) == expected
         for service in services:
             assert set(service.got) == set(expected)
             assert service.got[-2:] == expected[-2:]
+        assert {alarm.metric for alarm in read_alarms(path)} == set(first_nonfinite(path))
     assert went_back
     assert moment > 20
     assert not list(path.parent.glob(".*"))

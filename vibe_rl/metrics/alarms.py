@@ -7,16 +7,18 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from vibe_rl.atomic import write_atomically
 from vibe_rl.metrics.append import MetricsFile, NoFile
 from vibe_rl.metrics.reading.blocks import metrics_files
-from vibe_rl.metrics.reading.nonfinite import marked_lines, step_of
+from vibe_rl.metrics.reading.nonfinite import first_nonfinite, marked_lines, step_of
 from vibe_rl.run_dir import RunDir
 
 _log = logging.getLogger("vibe_rl")
@@ -26,6 +28,8 @@ Alert = Callable[[dict[str, Any]], str | None]
 
 # A check whose every message differs is noted so often.
 _MOST_ALERTS = 1000
+# The field of an alarm that makes way, with the inode of the metrics file that lacks its record.
+_GONE = "gone"
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ class Alarm:
         metric: The metric that is not finite; None for what a user's check found.
         step: The record's step; None if it has none.
         time: When, in seconds since the epoch.
+        after: Of what a check found: the last step that it had seen, whose fate a record without
+            one shares.
     """
 
     message: str
     metric: str | None
     step: float | None
     time: float
+    after: float | None = None
 
 
 class NonFiniteAlarm:
@@ -100,16 +107,18 @@ class AlertBackend:
         self._path = path
         self._said: set[str] = set()
         self._errors: set[type[Exception]] = set()
+        self._last: float | None = None
 
     def log(self, record: dict[str, Any], step: int | None = None) -> None:
         """Check a record, and warn of what is wrong, once in these words."""
+        step = record.get("step", step)
+        self._last = _number(step, self._last)
         message = self._check(record)
         if message is None or message in self._said or len(self._said) >= _MOST_ALERTS:
             return
         self._said.add(message)
-        step = record.get("step", step)
         _log.warning("alert: %s%s", message, "" if step is None else f" (step {step})")
-        _note(self._path, Alarm(message, None, step, time.time()))
+        _note(self._path, Alarm(message, None, step, time.time(), self._last))
 
     def close(self) -> None:
         """Do nothing."""
@@ -147,19 +156,72 @@ def alarms_path(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.alarms.jsonl")
 
 
+@contextlib.contextmanager
+def alarms_superseded(path: Path, replacement: Path, superseded: Path, step: int) -> Iterator[None]:
+    """Have the alarms of records past a step make way, as their records do.
+
+    Killed at any moment, the alarms are those of the file that has the name then.
+
+    Args:
+        path: The metrics file.
+        replacement: The file without the records past the step, about to be renamed to that.
+        superseded: The file that keeps these records; what was warned of them is noted beside it.
+        step: The step.
+    """
+    if not alarms_path(path).exists():
+        yield
+        return
+    alarms = _noted(path)
+    goes = _make_way(alarms, replacement, step)
+    if any(goes):
+        with alarms_path(superseded).open("ab") as file:
+            file.write(_lines(compress(alarms, goes)))
+    inode = replacement.stat().st_ino
+    marks = ({_GONE: inode} if its else {} for its in goes)
+    marked = [{**asdict(alarm), **mark} for alarm, mark in zip(alarms, marks, strict=True)]
+    # Also if none goes: the marks that a kill has left would be of a wrong file then.
+    write_atomically(alarms_path(path), _lines(marked))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the marks say the same
+            write_atomically(alarms_path(path), _lines(_noted(path)))
+
+
+def _make_way(alarms: list[Alarm], replacement: Path, step: int) -> list[bool]:
+    """Which of these alarms are of records that the replacement lacks, as far as can be known."""
+    steps = [_number(alarm.step, _number(alarm.after, None)) for alarm in alarms]
+    there = first_nonfinite(replacement) if None in steps else {}
+    return [
+        alarm.metric not in {None, *there} if its is None else its > step
+        for alarm, its in zip(alarms, steps, strict=True)
+    ]
+
+
+def _number(step: Any, otherwise: float | None) -> float | None:
+    return step if type(step) in (int, float) else otherwise
+
+
 def _noted(path: Path) -> list[Alarm]:
     """The alarms of one metrics file, of a job's just this one."""
     alarms = []
     with contextlib.suppress(FileNotFoundError), alarms_path(path).open("rb") as file:
+        inode = path.stat().st_ino if path.exists() else None
         for line in file:
             with contextlib.suppress(orjson.JSONDecodeError, TypeError):
-                alarms.append(Alarm(**orjson.loads(line)))
+                fields = {**orjson.loads(line)}
+                if fields.pop(_GONE, 0) != inode:
+                    alarms.append(Alarm(**fields))
     return alarms
+
+
+def _lines(alarms: Iterable[Alarm | dict[str, Any]]) -> bytes:
+    return b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in alarms)
 
 
 def _note(path: Path, alarm: Alarm) -> None:
     try:
         with alarms_path(path).open("ab", buffering=0) as file:
-            file.write(orjson.dumps(alarm, option=orjson.OPT_APPEND_NEWLINE))
+            file.write(_lines([alarm]))
     except OSError as error:
         _log.warning("%s: can't note this alarm: %s", alarms_path(path), error)

@@ -20,6 +20,7 @@ from typing import IO, NamedTuple
 import orjson
 
 from vibe_rl.atomic import write_atomically
+from vibe_rl.metrics.alarms import alarms_superseded
 from vibe_rl.metrics.append import read_writers, repair, writers_path
 from vibe_rl.metrics.feed.cursor import CursorInUseError, cursors_moved
 from vibe_rl.metrics.lines import Lines, Position, count_lines
@@ -42,7 +43,8 @@ def supersede(path: Path, step: int) -> None:
 
     A record without a step shares the fate of the one before it. The file is replaced as a whole,
     under its exclusive lock. Backends go on at the end of what is kept; those that have a method
-    `restart` are told the step. The ordinals of what has made way are not used again.
+    `restart` are told the step. The ordinals of what has made way are not used again, and what was
+    warned of it is moved too.
 
     Args:
         path: The metrics file; one that is missing or holds nothing past the step stays as it is.
@@ -105,8 +107,8 @@ def _step(line: bytes) -> float | None:
 def _replace(path: Path, fd: int, cuts: list[_Cut], step: int) -> None:
     """Put a file without the cuts in the metrics file's place.
 
-    Killed at any moment, nothing is lost: `metrics.superseded.jsonl` may have some records twice,
-    and the notes may name places in the file as it would have been, so that times are wrong.
+    Killed at any moment, nothing is lost: `metrics.superseded.jsonl` and its alarms may have some
+    twice, and the notes may name places in the file as it would have been, so that times are wrong.
     """
     size = os.fstat(fd).st_size
     target = path.resolve()  # a link stays one
@@ -124,7 +126,10 @@ def _replace(path: Path, fd: int, cuts: list[_Cut], step: int) -> None:
                 each.flush()
                 os.fsync(each.fileno())
         moved = partial(_moved, cuts=cuts)
-        with cursors_moved(path, kept, moved, _file_id(kept), restart=step):
+        with (
+            cursors_moved(path, kept, moved, _file_id(kept), restart=step),
+            alarms_superseded(path, kept, superseded_path(path), step),
+        ):
             _move_notes(path, kept, cuts)
             kept.replace(target)
     except BaseException:
