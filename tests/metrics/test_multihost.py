@@ -10,6 +10,7 @@ import pytest
 
 from vibe_rl.metrics import MetricsLogger, iter_metrics, read_metrics
 from vibe_rl.metrics.alarms import read_alarms
+from vibe_rl.metrics.append import process_path
 from vibe_rl.run_dir import RunDir
 
 PREAMBLE = """
@@ -331,6 +332,62 @@ def test_merging_keeps_to_the_time_of_writing_over_a_restart(tmp_path):
     merged = read_metrics(tmp_path / "metrics.jsonl")
     order = [(record["step"], record["process"]) for record in merged]
     assert order == [(0, 0), (0, 1), (1, 0)]
+
+
+def log_all(monkeypatch, path, job, steps, attempt, *, last_first=False, **settings):
+    """Log as a job does whose processes come one after the other, and end together."""
+    processes, process = job
+    loggers = []
+    with monkeypatch.context() as patch:
+        patch.setattr("vibe_rl.metrics.logger.process_count", lambda: processes)
+        for index in sorted(range(processes), reverse=last_first):
+            patch.setattr("vibe_rl.metrics.logger.process_index", lambda index=index: index)
+            loggers.append(MetricsLogger(path, process=process, **settings))
+            for step in steps:
+                loggers[-1].write({"step": step, "attempt": attempt})
+            loggers[-1].flush()
+    for logger in loggers:
+        logger.close()
+
+
+@pytest.mark.parametrize("last_first", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, "all"), (1, "all")),
+        ((1, "all"), (2, "all")),
+        ((4, "all"), (2, "all")),
+        ((2, "all"), (4, "all")),
+        ((2, "all"), (2, "primary")),
+        ((2, "primary"), (2, "all")),
+    ],
+)
+def test_a_job_that_goes_back_with_other_processes_keeps_one_history(
+    tmp_path, monkeypatch, before, after, last_first
+):
+    path = tmp_path / "metrics.jsonl"
+    log_all(monkeypatch, path, before, range(10), "first")
+    there = [(record["step"], record["attempt"]) for record in read_metrics(path)]
+    log_all(monkeypatch, path, after, range(6, 8), "second", last_first=last_first, resume_step=5)
+    found = [(record["step"], record["attempt"]) for record in read_metrics(path)]
+    kept = [each for each in there if each[0] <= 5]
+    assert sorted(each for each in found if each[0] <= 5) == sorted(kept)
+    assert {attempt for step, attempt in found if step > 5} == {"second"}
+    # What has made way is beside each file.
+    files = tmp_path.glob("*.superseded.jsonl")
+    assert sum(len(read_metrics(file)) for file in files) == len(there) - len(kept)
+
+
+def test_a_file_that_no_process_writes_any_more_must_not_be_open_elsewhere(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    log_all(monkeypatch, path, (2, "all"), range(10), "first")
+    with (
+        MetricsLogger(process_path(path, 1)),
+        pytest.raises(OSError, match="another logger has the file open"),
+    ):
+        log_all(monkeypatch, path, (1, "all"), [6], "second", resume_step=5)
+    log_all(monkeypatch, path, (1, "all"), [6], "second", resume_step=5)
+    assert sorted(record["step"] for record in read_metrics(path)) == [*sorted([*range(6)] * 2), 6]
 
 
 def test_process_is_one_of_two_words(tmp_path):

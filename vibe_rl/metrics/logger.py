@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from vibe_rl.metrics.alarms import Alert, AlertBackend, NonFiniteAlarm
-from vibe_rl.metrics.append import MetricsFile, NoFile, process_path
+from vibe_rl.metrics.append import MetricsFile, NoFile, process_path, process_paths
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.deferred import Deferred, hold
 from vibe_rl.metrics.exit_hooks import call_at_exit
@@ -85,6 +85,7 @@ class MetricsLogger(LogsInsideJit):
         resume_step: The step of the checkpoint that the run goes on from. What the file holds past
             it, from an attempt that was killed, makes way for what is logged anew: it is moved to
             `metrics.superseded.jsonl`. A record without a step shares the fate of the one before.
+            The first process of a job does so also in files that none of its processes writes.
 
     Raises:
         TypeError: If a backend lacks `log` or `close`.
@@ -118,11 +119,13 @@ class MetricsLogger(LogsInsideJit):
         check_words(overflow, process)
         check_interval(flush_interval)
         checked = checked_backends(backends)
-        path = local_path(path)
+        base = path = local_path(path)
+        written = {base}  # by this job's processes
         number = None  # what each record says
         if process == "all" and process_count() > 1:
+            written = {process_path(base, each) for each in range(process_count())}
             number = process_index()
-            path = process_path(path, number)
+            path = process_path(base, number)
         if alert is not None:
             checked = [*checked, AlertBackend(alert, path)]
         self._start_ns = time.monotonic_ns()
@@ -133,6 +136,9 @@ class MetricsLogger(LogsInsideJit):
         self._unused = [] if self._logs else checked
         if self._logs and resume_step is not None:
             supersede(path, resume_step)
+            if process_index() == 0:  # also what a job of more processes, or fewer, has left
+                for each in {base, *process_paths(base)} - written:
+                    supersede(each, resume_step)
         self._file = MetricsFile(path) if self._logs else NoFile(path)
         self._arrivals = Arrivals(self._file.path, self._log_arrived)
         start = Position(self._file.start_byte, self._file.start_ordinal)
