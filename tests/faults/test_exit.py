@@ -230,18 +230,17 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 @pytest.mark.parametrize(
-    ("end", "status", "how", "exit_code"),
+    ("end", "expected"),
     [
-        ("", 0, "exit", None),
-        ("sys.exit()", 0, "exit", None),
-        ("sys.exit(3)", 3, "SystemExit", 1),
-        ("raise ValueError", 1, "ValueError", 1),
-        ("logger.close()", 0, "closed", None),
+        ("", (0, "exit", None)),
+        ("sys.exit()", (0, "exit", None)),
+        ("sys.exit(3)", (3, "SystemExit", 1)),
+        ("raise ValueError", (1, "ValueError", 1)),
+        ("logger.close()", (0, "closed", None)),
     ],
 )
-def test_a_child_of_multiprocessing_is_no_exception(
-    method, end, status, how, exit_code, run_python, tmp_path
-):
+def test_a_child_of_multiprocessing_is_no_exception(method, end, expected, run_python, tmp_path):
+    status, how, exit_code = expected
     (tmp_path / "work.py").write_text(WORK)
     (tmp_path / "parent.py").write_text(PARENT)
     script = "import runpy; runpy.run_path('parent.py', run_name='__main__')"

@@ -11,6 +11,7 @@ import pytest
 from vibe_rl.metrics import MetricsLogger, iter_metrics, read_metrics
 from vibe_rl.metrics.alarms import read_alarms
 from vibe_rl.metrics.append import process_path
+from vibe_rl.metrics.reading.state import run_state
 from vibe_rl.run_dir import RunDir
 
 PREAMBLE = """
@@ -367,12 +368,17 @@ def test_a_job_that_goes_back_with_other_processes_keeps_one_history(
 ):
     path = tmp_path / "metrics.jsonl"
     log_all(monkeypatch, path, before, range(10), "first")
+    for notes in tmp_path.glob("*.writers.jsonl"):  # it was killed
+        opened, _, _ = notes.read_bytes().partition(b"\n")
+        notes.write_bytes(opened + b"\n")
+    assert run_state(path).state == "crashed"
     there = [(record["step"], record["attempt"]) for record in read_metrics(path)]
     log_all(monkeypatch, path, after, range(6, 8), "second", last_first=last_first, resume_step=5)
     found = [(record["step"], record["attempt"]) for record in read_metrics(path)]
     kept = [each for each in there if each[0] <= 5]
     assert sorted(each for each in found if each[0] <= 5) == sorted(kept)
     assert {attempt for step, attempt in found if step > 5} == {"second"}
+    assert run_state(path).state == "finished"
     # What has made way is beside each file.
     files = tmp_path.glob("*.superseded.jsonl")
     assert sum(len(read_metrics(file)) for file in files) == len(there) - len(kept)

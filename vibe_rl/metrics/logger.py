@@ -36,7 +36,7 @@ from vibe_rl.metrics.settings import (
     local_path,
 )
 from vibe_rl.metrics.stats import LoggerStats
-from vibe_rl.metrics.supersede import supersede
+from vibe_rl.metrics.supersede import retire, supersede
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.writer import Overflow, Writer
 from vibe_rl.processes import process_count, process_index
@@ -138,7 +138,7 @@ class MetricsLogger(LogsInsideJit):
             supersede(path, resume_step)
             if process_index() == 0:  # also what a job of more processes, or fewer, has left
                 for each in {base, *process_paths(base)} - written:
-                    supersede(each, resume_step)
+                    retire(each, resume_step)
         self._file = MetricsFile(path) if self._logs else NoFile(path)
         self._arrivals = Arrivals(self._file.path, self._log_arrived)
         start = Position(self._file.start_byte, self._file.start_ordinal)

@@ -21,7 +21,7 @@ import orjson
 
 from vibe_rl.atomic import write_atomically
 from vibe_rl.metrics.alarms import alarms_superseded
-from vibe_rl.metrics.append import read_writers, repair, writers_path
+from vibe_rl.metrics.append import MetricsFile, read_writers, repair, writers_path
 from vibe_rl.metrics.feed.cursor import CursorInUseError, cursors_moved
 from vibe_rl.metrics.lines import Lines, Position, count_lines
 from vibe_rl.metrics.locks import open_locked, release
@@ -74,6 +74,21 @@ def supersede(path: Path, step: int) -> None:
         except CursorInUseError as error:
             why = f"a feed delivers from the file ({error}); end it first"
             raise _busy(path, step, why) from error
+
+
+def retire(path: Path, step: int) -> None:
+    """Do so in a file that nobody writes any more, and have it count as ended well.
+
+    Args:
+        path: The metrics file.
+        step: The step.
+
+    Raises:
+        OSError: As `supersede` does.
+    """
+    supersede(path, step)
+    if path.exists():
+        MetricsFile(path).close("closed")  # its last logger may have been killed
 
 
 def superseded_path(path: Path) -> Path:
