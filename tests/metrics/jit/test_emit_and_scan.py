@@ -1,5 +1,6 @@
 """What `logger.emit` and `logger.scan` promise beside logging each record once."""
 
+import dataclasses
 import functools
 
 import jax
@@ -459,3 +460,23 @@ def test_outside_jit_a_function_is_traced_once_however_often_it_is_scanned(path)
         assert count(every=3) == 0
         assert count(every=3, lane="seed") == 1
         assert count(every=4, lane="seed") == 2  # chunks of 4 and of 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Decay:
+    rate: float
+
+    def __call__(self, carry, _):
+        return carry * self.rate, {"carry": carry}
+
+
+@pytest.mark.parametrize("another", [dataclasses.replace, lambda decay: decay.__call__])
+def test_a_function_may_be_equal_to_one_that_dies_before_it(path, another):
+    decay = Decay(0.5)
+    step = another(decay)
+    with MetricsLogger(path) as logger:
+        logger.scan(step, 1.0, length=4, every=2)
+        logger.scan(another(decay), 1.0, length=4, every=2, lane="seed")
+        logger.scan(step, 1.0, length=6, every=3, lane="seed")
+    values = [0.5**i for length in (4, 4, 6) for i in range(length)]
+    assert [record["carry"] for record in logged(path)] == values

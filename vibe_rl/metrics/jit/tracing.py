@@ -118,6 +118,8 @@ def _chunk(arrivals: Arrivals, f: Callable[..., Any], how: Scanning) -> Callable
         return known  # type: ignore[no-any-return]
     # It must not keep `f` alive, or it would never leave the cache.
     chunk = _make_chunk(arrivals, ref, how)
+    # Or an equal function would stay the key, and outlive the one that the chunk refers to.
+    arrivals.chunks.pop(f, None)
     arrivals.chunks[f] = (how, chunk)
     return chunk
 
