@@ -375,19 +375,29 @@ def test_rate_needs_a_step_and_leaves_a_field_of_its_name(path):
         ({"lane": 3}, TypeError, r"lane is the name of a field, not 3"),
         ({"f": lambda carry, _: (carry, {}), "step": None}, ValueError, r"nothing to log"),
         ({"every": True}, ValueError, r"every is a number of iterations, at least 1, not True"),
+        ({"length": 4.0}, ValueError, r"length is a number of iterations, at least 0, not 4\.0"),
+        ({"length": "4"}, ValueError, r"length is a number of iterations, at least 0, not '4'"),
+        ({"length": -1}, ValueError, r"length is a number of iterations, at least 0, not -1"),
     ],
 )
 def test_scan_refuses_at_the_call(path, settings, kind, message):
-    settings = {"f": lambda carry, _: (carry, {"c": carry}), **settings}
+    settings = {"f": lambda carry, _: (carry, {"c": carry}), "length": 4, **settings}
     with MetricsLogger(path) as logger, pytest.raises(kind, match=message):
-        logger.scan(init=0, length=4, **settings)
+        logger.scan(init=0, **settings)
 
 
-def test_integers_of_numpy_are_integers(path):
-    with MetricsLogger(path, queue_size=np.int64(64), defer=np.int32(1)) as logger:
-        logger.scan(lambda c, _: (c, {"c": c}), 0, length=4, every=np.int64(2))
-        logger.emit({"step": 4, "c": 0}, every=np.int64(4))
-    assert [record["step"] for record in logged(path)] == [0, 1, 2, 3, 4]
+def test_a_length_that_is_known_only_when_it_runs_is_refused_by_name(path):
+    with MetricsLogger(path) as logger, pytest.raises(ValueError, match=r"length is .*Tracer"):
+        jax.jit(lambda length: logger.scan(lambda c, _: (c, {"c": c}), 0, length=length))(4)
+
+
+@pytest.mark.parametrize("integer", [np.int64, jnp.int32])
+def test_integers_of_numpy_and_jax_are_integers(path, integer):
+    with MetricsLogger(path, queue_size=integer(64), defer=integer(1)) as logger:
+        logger.scan(lambda c, _: (c, {"c": c}), 0, length=integer(4), every=integer(2))
+        logger.scan(lambda c, _: (c, {"c": c}), 0, jnp.arange(1), length=integer(1), step=4)
+        logger.emit({"step": 5, "c": 0}, every=integer(5))
+    assert [record["step"] for record in logged(path)] == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_step_takes_no_memory_that_grows_with_the_scan(path):

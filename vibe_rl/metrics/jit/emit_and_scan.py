@@ -147,9 +147,9 @@ class LogsInsideJit(abc.ABC):
         Raises:
             TypeError: If what is to be logged is no mapping, or a value is of a kind that can't be
                 logged; names the metric. If `step` is no integer.
-            ValueError: If a value is no scalar, or `every` no positive number, if steps outgrow
-                their type (32 bits, unless `jax_enable_x64` is set), if there is no step to take a
-                `rate` of, or if the logger is closed.
+            ValueError: If a value is no scalar, `every` or `length` no number of iterations, if
+                steps outgrow their type (32 bits, unless `jax_enable_x64` is set), if there is no
+                step to take a `rate` of, or if the logger is closed.
 
         Examples:
             >>> def train_step(weight, _):
@@ -174,7 +174,7 @@ class LogsInsideJit(abc.ABC):
             f,
             init,
             xs,
-            length,
+            None if length is None else checked_count("length", length, "iterations", least=0),
             every=checked_count("every", every, "iterations"),
             start=0 if step is None else step,
             how=tracing.Scanning(reverse, unroll, lane, metrics, collect, step is not None, rate),
