@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vibe_rl.metrics import MetricsLogger, read_metrics
+from vibe_rl.metrics import MetricsLogger, pack, read_metrics
 from vibe_rl.metrics.jit.arrivals import Arrivals
 
 STEPS = 7
@@ -224,6 +224,30 @@ def test_without_jit_at_all(path):
         jax.grad(with_emit(logger))(2.0)
         jax.vmap(with_scan(logger))(jnp.arange(3.0))
     assert in_any_order(logged(path)) == in_any_order(ONE * 3 + LANES)
+
+
+def test_a_transfer_guard_refuses_nothing_that_is_not_the_users(path):
+    one, three, xs = jnp.float32(2), jnp.arange(3.0), jnp.arange(STEPS)
+    step, yes = jnp.int32(4), jnp.bool_(True)
+
+    with MetricsLogger(path) as logger:
+
+        def scan(value):
+            return logger.scan(lambda v, x: (iteration(v, x), {"v": v}), value, xs, every=3)
+
+        def emit(value):
+            logger.emit({"a": value, "b": 1}, step=step, every=2, where=yes)
+
+        def packed(value):
+            return pack({"a": value, "b": 1})
+
+        with jax.transfer_guard("disallow"):
+            for function in (scan, emit, packed):
+                function(one)
+                jax.vmap(function)(three)
+            logger.write(packed(one))
+            logger.write_batch(jax.vmap(packed)(three))
+    assert len(read_metrics(path)) == (1 + 3) * (STEPS + 1 + 1)
 
 
 def test_a_record_that_does_not_depend_on_a_mapped_axis_is_logged_once(path):

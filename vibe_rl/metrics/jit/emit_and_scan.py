@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 from vibe_rl.metrics.jit.arrivals import Arrivals, is_tracing
-from vibe_rl.metrics.jit.packing import Packed
+from vibe_rl.metrics.jit.packing import Packed, transfers_allowed
 from vibe_rl.metrics.settings import checked_count
 
 Carry = TypeVar("Carry")
@@ -201,8 +202,11 @@ def _is_due(record: Mapping[str, Any], *, every: int | None, step: Any, where: A
     if step is None:
         raise ValueError("every counts steps: pass step=, or a record that has a 'step'")
     _check_step(step)
-    on_step = step % every == 0
-    return on_step if where is None else where & on_step
+    if not is_tracing():  # numbers, of which none has to go to the device
+        return operator.index(step) % every == 0 and (where is None or bool(where))
+    with transfers_allowed():
+        on_step = step % every == 0
+        return on_step if where is None else where & on_step
 
 
 def _check_lane(lane: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NoReturn
@@ -56,7 +58,8 @@ def pack(metrics: Mapping[str, Any]) -> Packed:
         >>> with MetricsLogger("runs/example/metrics.jsonl") as logger:
         ...     logger.write(metrics)
     """
-    packed = pack_any(metrics)
+    with transfers_allowed():
+        packed = pack_any(metrics)
     if not packed.layout.groups:
         raise ValueError(f"there is no number to pack in {dict(metrics)!r:.99}")
     return packed
@@ -281,6 +284,15 @@ def _to_words(array: Any) -> Any:
     # Of 64 bits it makes two words, along a new last axis.
     words = _jax().lax.bitcast_convert_type(array, unsigned).astype(np.uint32)
     return replicated(words).reshape(-1)
+
+
+def transfers_allowed() -> contextlib.AbstractContextManager[Any]:
+    """Where numbers of ours go to the device, which `jax.transfer_guard` would refuse.
+
+    In compiled code they are constants; outside, JAX sends them one by one.
+    """
+    jax = sys.modules.get("jax")
+    return jax.transfer_guard_host_to_device("allow") if jax else contextlib.nullcontext()
 
 
 def replicated(array: Any) -> Any:

@@ -20,7 +20,7 @@ from jax.custom_batching import custom_vmap
 
 from vibe_rl.metrics.jit.arrivals import Arrivals
 from vibe_rl.metrics.jit.messages import Message, Rate
-from vibe_rl.metrics.jit.packing import flatten, pack_any, replicated
+from vibe_rl.metrics.jit.packing import flatten, pack_any, replicated, transfers_allowed
 
 Carry = TypeVar("Carry")
 
@@ -31,7 +31,8 @@ _PIECE = 16_384
 
 def emit(arrivals: Arrivals, record: Mapping[str, Any], due: Any, *, lane: str) -> None:
     """Log a record from inside a compiled function if it is `due`; see `MetricsLogger.emit`."""
-    _send(arrivals, record, due, lane=lane)
+    with transfers_allowed():
+        _send(arrivals, record, due, lane=lane)
 
 
 class Scanning(NamedTuple):
@@ -64,16 +65,18 @@ def scan(
         # No iteration, or a mistake that lax.scan explains.
         carry, ys = jax.lax.scan(f, init, xs, length, how.reverse, how.unroll)
         return carry, ys if how.collect else None
-    first = _first_step(start, total)
+    with transfers_allowed():
+        first = _first_step(start, total)
     chunk = _chunk(arrivals, f, how)
 
     def run(carry: Carry, row: int, chunks: int, size: int) -> tuple[Carry, Any]:
         def cut(x: Any) -> Any:
             return x[row : row + chunks * size].reshape(chunks, size, *x.shape[1:])
 
-        # The second tells a chunk its length, without a byte of memory.
-        starts = first + row + size * jnp.arange(chunks, dtype=first.dtype)
-        inputs = (starts, jnp.zeros((chunks, size, 0)), jax.tree.map(cut, xs))
+        with transfers_allowed():
+            # The second tells a chunk its length, without a byte of memory.
+            starts = first + row + size * jnp.arange(chunks, dtype=first.dtype)
+            inputs = (starts, jnp.zeros((chunks, size, 0)), jax.tree.map(cut, xs))
         carry, ys = jax.lax.scan(chunk, carry, inputs, reverse=how.reverse)
         return carry, jax.tree.map(lambda y: y.reshape(chunks * size, *y.shape[2:]), ys)
 
