@@ -77,6 +77,16 @@ def _(logger):
 def _(logger):
     return jax.pmap(lambda x: (logger.emit({"x": x}), x)[1], axis_name="device"), X
 
+@case("pmap without a name")
+def _(logger):
+    return jax.pmap(lambda x: (logger.emit({"x": x}, lane="seed"), x)[1]), X
+
+@case("scan in vmap in pmap without a name")
+def _(logger):
+    def f(x):
+        return logger.scan(lambda c, _: (c + 1, {"c": c}), x, length=3, every=2, lane="seed")[0]
+    return jax.pmap(jax.vmap(f)), X.reshape(2, 2)
+
 @case("jit of sharded arrays")
 def _(logger):
     def f(x):
@@ -160,6 +170,13 @@ EXPECTED = {
         for step in range(3)
     ],
     "pmap": [{"device": i, "x": float(i)} for i in range(4)],
+    "pmap without a name": [{"seed": i, "x": float(i)} for i in range(4)],
+    "scan in vmap in pmap without a name": [
+        {"seed": [device, lane], "step": step, "c": float(2 * device + lane + step)}
+        for device in range(2)
+        for lane in range(2)
+        for step in range(3)
+    ],
     "jit of sharded arrays": [{"all": [0.0, 1.0, 2.0, 3.0], "sum": 6.0}],
     "scan in jit of vmap of sharded arrays": [
         {"lane": lane, "step": step, "c": float(lane + step)}

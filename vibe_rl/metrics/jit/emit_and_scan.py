@@ -44,10 +44,11 @@ class LogsInsideJit(abc.ABC):
         Under `vmap` there is one record for each lane of the mapped axis, all in one callback, if
         the record depends on that axis; with its index under the name `lane` (under nested `vmap`,
         a list of indices, outermost first). Under `shard_map` there is one for each shard over
-        which the values vary, with its index under the mesh axis's name. A field of the record's
-        own by the same name stays. Where the shards are spread over several processes, each process
-        logs those it holds: with `process="primary"`, only process 0's shards are logged; make the
-        logger with `process="all"` to log them all.
+        which the values vary, with its index under the mesh axis's name; so under `pmap`, whose
+        axis, if it has no name, is the outermost `lane`. A field of the record's own by the same
+        name stays. Where the shards are spread over several processes, each process logs those it
+        holds: with `process="primary"`, only process 0's shards are logged; make the logger with
+        `process="all"` to log them all.
 
         Where JAX computes what doesn't count, `where` must say so: under `vmap`, both branches of
         a `cond` run in every lane, and finished lanes of a `while_loop` go on running. JAX promises

@@ -110,7 +110,9 @@ class Message:
         lanes = self._shape[:-1]
         if lanes:
             indices = np.moveaxis(np.indices(lanes), 0, -1)
-            labels[self._lane] = indices[..., 0] if len(lanes) == 1 else indices
+            if self._lane in labels:  # of a mesh axis, around them
+                indices = np.concatenate([labels[self._lane][..., None], indices], -1)
+            labels[self._lane] = indices[..., 0] if indices.shape[-1] == 1 else indices
         if self._rows is not None:  # the records of a moment side by side, the first moment first
             due, labels = self._along_rows(due), _map(self._along_rows, labels)
             record = _map(functools.partial(self._rows_first, lanes=len(lanes)), record)

@@ -28,6 +28,9 @@ Carry = TypeVar("Carry")
 # threads that may all be waiting for this callback: with one core, and 2 MB, that hangs for good.
 _PIECE = 16_384
 
+# What JAX calls the axis of a `pmap` without a name.
+_UNNAMED = "_internal_pmap_axis_name"
+
 
 def emit(arrivals: Arrivals, record: Mapping[str, Any], due: Any, *, lane: str) -> None:
     """Log a record from inside a compiled function if it is `due`; see `MetricsLogger.emit`."""
@@ -185,7 +188,7 @@ def _send(
 ) -> None:
     """Send a record to the host if it is due; or so many, stacked, if `rows` is not None."""
     arrivals.traced = True
-    labels, is_first = _shards((record, due))
+    labels, is_first = _shards((record, due), lane)
     due = is_first & due
     always = due is True
     packed = pack_any(record)
@@ -226,12 +229,13 @@ def _send(
     send(jnp.concatenate([replicated(header), packed.words]), due)
 
 
-def _shards(values: Any) -> tuple[dict[str, Any], Any]:
+def _shards(values: Any, lane: str) -> tuple[dict[str, Any], Any]:
     """Which part of a `shard_map` (or `pmap`) this is.
 
     Returns:
-        The index along each mesh axis over which the values vary, or may vary; and whether it is
-        the first part along all others, where each part has the same values.
+        The index along each mesh axis over which the values vary, or may vary, by the axis's name,
+        or `lane` if it has none; and whether it is the first part along all others, where each
+        part has the same values.
     """
     labels = {}
     first: Any = True
@@ -241,7 +245,7 @@ def _shards(values: Any) -> tuple[dict[str, Any], Any]:
         if is_known and not any(axis in _varying(leaf) for leaf in jax.tree.leaves(values)):
             first = first & (index == 0)
         else:
-            labels[axis] = index
+            labels[lane if axis == _UNNAMED else axis] = index
     return labels, first
 
 
