@@ -99,20 +99,23 @@ def test_wandb_without_a_login_says_so_and_the_run_goes_on_without(
     assert numbers(logger.path) == recorder.taken == list(range(2 * COUNT))
 
 
-@pytest.mark.parametrize("backend", [TensorBoardBackend, WandbBackend])
-def test_a_directory_that_can_not_be_written_is_named_before_anything_begins(backend, tmp_path):
+DIRECTORIES = [(TensorBoardBackend, "log_dir"), (WandbBackend, "run_dir"), (WandbBackend, "dir")]
+
+
+@pytest.mark.parametrize(("backend", "argument"), DIRECTORIES)
+def test_a_directory_that_can_not_be_written_is_named_before_anything_begins(
+    backend, argument, tmp_path
+):
     (tmp_path / "file").touch()
-    argument = {TensorBoardBackend: "log_dir", WandbBackend: "run_dir"}[backend]
     for make in (backend, lambda **kwargs: isolated(backend, **kwargs)):
-        with pytest.raises(OSError, match=rf"{argument} '.*file/logs' can't be written"):
+        with pytest.raises(OSError, match=rf"\b{argument} '.*file/logs' can't be written"):
             make(**{argument: tmp_path / "file" / "logs"})
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="has no /proc, which root can't write")
-@pytest.mark.parametrize("backend", [TensorBoardBackend, WandbBackend])
-def test_so_is_one_that_is_there_already(backend):
-    argument = {TensorBoardBackend: "log_dir", WandbBackend: "run_dir"}[backend]
-    with pytest.raises(OSError, match=f"{argument} '/proc/self' can't be written"):
+@pytest.mark.parametrize(("backend", "argument"), DIRECTORIES)
+def test_so_is_one_that_is_there_already(backend, argument):
+    with pytest.raises(OSError, match=rf"\b{argument} '/proc/self' can't be written"):
         backend(**{argument: "/proc/self"})
 
 

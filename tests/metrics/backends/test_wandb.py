@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax.numpy as jnp
@@ -291,8 +292,8 @@ def test_two_backends_have_two_runs(tmp_path):
     WandbBackend(run_dir=tmp_path / "2").close()
 
 
-def test_a_run_that_the_user_has_started_is_shared_unless_another_is_kept(tmp_path):
-    users = wandb.init()
+def test_a_run_that_the_user_has_started_is_shared_unless_another_is_kept(tmp_path, caplog):
+    users = wandb.init(dir=tmp_path / "users")
     shared = WandbBackend()
     assert shared.run_id == users.id
     (tmp_path / "wandb_id.txt").write_text("kept")
@@ -300,6 +301,7 @@ def test_a_run_that_the_user_has_started_is_shared_unless_another_is_kept(tmp_pa
     assert kept.run_id == "kept"
     for backend in (shared, kept):
         backend.close()
+    assert not [record for record in caplog.records if record.name == "vibe_rl"]
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -349,6 +351,29 @@ def test_an_isolated_run_has_every_row_and_is_about_the_trainer(tmp_path, monkey
         assert row == record
     shown = first_of("environment", tmp_path)
     assert (shown.program, [*shown.args]) == ("train.py", ["--seed", "3"])
+
+
+@pytest.mark.usefixtures("in_the_environment")
+@pytest.mark.parametrize("make", [WandbBackend, functools.partial(isolated, WandbBackend)])
+def test_a_run_that_wandb_keeps_elsewhere_is_warned_of(tmp_path, monkeypatch, caplog, make):
+    (tmp_path / "file").touch()
+    asked, elsewhere = tmp_path / "file" / "runs", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name, path in {"WANDB_DIR": asked, "TMPDIR": elsewhere}.items():
+        monkeypatch.setenv(name, str(path))
+    monkeypatch.setattr(wandb.setup().settings, "root_dir", str(asked))
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    for there in ({}, {"dir": asked}):
+        make(mode="disabled", **there).close()
+    backend = make(split_by="seed")
+    for seed in (0, 1):
+        backend.log({"seed": seed})
+    backend.close()
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "vibe_rl"]
+    place = f"{elsewhere}/wandb/offline-run-"
+    assert f"{asked} can't be written: W&B run {backend.run_id} is in {place}" in warning
+    assert "dir=" in warning
+    assert len(wandb_files(elsewhere)) == 3
 
 
 @pytest.mark.usefixtures("in_the_environment")

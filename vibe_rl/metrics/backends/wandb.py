@@ -56,7 +56,7 @@ class WandbBackend:
             the id `<run_id>-seed-3`, and the field in its configuration. These runs have one
             `group`: the given one, or else `run_id`. Records with more values than 128 go to the
             run itself, with a warning. None: no field.
-        **init_kwargs: What else `wandb.init` takes, such as `mode="offline"`, `name`, `tags`.
+        **init_kwargs: What else `wandb.init` takes, such as `mode="offline"`, `name`, `dir`.
 
     Attributes:
         exit_code: What `close()` tells W&B about how the run ended: 0 is finished, anything else
@@ -64,9 +64,9 @@ class WandbBackend:
 
     Raises:
         ImportError: If wandb is not installed.
-        OSError: If `run_dir` can't be written.
+        OSError: If `run_dir` or `dir` can't be written.
         TypeError: If `config` holds something that can't be saved; names the place.
-        ValueError: If `run_dir` is a URL, or this process has the run open already.
+        ValueError: If one of these is a URL, or this process has the run open already.
         wandb.Error: If W&B refuses, for example to resume a run that was deleted.
 
     Examples:
@@ -92,8 +92,12 @@ class WandbBackend:
         saved = None if id_file is None else _saved_id(id_file)
         if saved and not init_kwargs.keys() & {"id", "resume_from", "fork_from"}:
             init_kwargs = {"id": saved, "resume": "must", **init_kwargs}
-        if init_kwargs.get("dir"):  # W&B's service may have started in another directory
-            init_kwargs["dir"] = Path(init_kwargs["dir"]).absolute()
+        settings = _settings(wandb, init_kwargs.pop("settings", None))
+        if init_kwargs.get("dir"):
+            mode = _resolved(wandb, settings, "mode", init_kwargs.get("mode"))
+            if mode != "disabled":
+                # Absolute, for W&B's service may have started in another directory.
+                init_kwargs["dir"] = writable(init_kwargs["dir"], "dir")
         users = wandb.run
         _keep_apart(users, init_kwargs)
         self.exit_code: int | None = None
@@ -101,10 +105,13 @@ class WandbBackend:
             project=project,
             entity=entity,
             config=None if config is None else decode_config(encode_config(config)),
-            settings=_settings(wandb, init_kwargs.pop("settings", None)),
+            settings=settings,
             **init_kwargs,
         )
         _open_runs.add(self.run_id)
+        if not self._run.disabled and self._run is not users:
+            asked = _resolved(wandb, settings, "root_dir", init_kwargs.get("dir"))
+            _warn_if_elsewhere(self._run.settings, asked)
         # A disabled run exists nowhere: there is nothing to resume.
         if id_file and self.run_id != saved and not self._run.disabled:
             _save_id(id_file, self.run_id)
@@ -214,6 +221,7 @@ class WandbBackend:
         config = encode_config({} if given["config"] is None else given["config"])
         given["config"] = {**decode_config(config), self._parts.field: value}
         given |= {"group": given.get("group") or self.run_id, "reinit": "create_new"}
+        given["dir"] = self._run.settings.root_dir
         # The id is known from run to run, so a part goes on where it was.
         return WandbBackend(**{**given, "id": f"{self.run_id}-{label}", "resume": "allow"})
 
@@ -278,6 +286,23 @@ def _settings(wandb: ModuleType, given: Any) -> Any:
     if "x_transaction_log_flush_interval" not in settings.model_fields_set:
         settings.x_transaction_log_flush_interval = _LOG_INTERVAL_S
     return settings
+
+
+def _resolved(wandb: ModuleType, settings: Any, name: str, argument: Any) -> Any:
+    """A setting as W&B resolves it: from its argument, our settings, or else its environment."""
+    if argument is not None:
+        return argument
+    return getattr(settings if name in settings.model_fields_set else wandb.setup().settings, name)
+
+
+def _warn_if_elsewhere(settings: Any, asked: str | Path) -> None:
+    """W&B keeps a run in the temporary directory if it can't where it should, and goes on."""
+    if Path(settings.root_dir) != Path(asked):
+        _log.warning(
+            "%s can't be written: W&B run %s is in %s, which a reboot may delete; dir=... says "
+            "where else to keep it",
+            *(asked, settings.run_id, settings.sync_dir),
+        )
 
 
 def _keep_apart(active: Any, init_kwargs: dict[str, Any]) -> None:
