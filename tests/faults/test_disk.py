@@ -134,6 +134,11 @@ match fault:
         os.rename(path, "rotated.jsonl")
     case "emptied":
         os.truncate(path, 0)
+    case "emptied and filled":
+        limit(-1)
+        os.truncate(path, 0)
+        with open(path, "ab") as file:
+            file.write(b'{"n":7}\\n' * 20)
     case "cut":
         os.truncate(path, size + 1)
     case "appended to":
@@ -157,7 +162,17 @@ print(taker.taken)
 
 @pytest.mark.parametrize("missing", [1, 9], ids=["its newline", "its end"])
 @pytest.mark.parametrize(
-    "fault", ["none", "deleted", "rotated", "emptied", "cut", "appended to", "forked"]
+    "fault",
+    [
+        "none",
+        "deleted",
+        "rotated",
+        "emptied",
+        "emptied and filled",
+        "cut",
+        "appended to",
+        "forked",
+    ],
 )
 def test_a_line_of_which_a_part_is_there_when_something_befalls_the_file(
     fault, missing, run_python, tmp_path
@@ -167,12 +182,14 @@ def test_a_line_of_which_a_part_is_there_when_something_befalls_the_file(
     assert status == 0, err
     with warnings.catch_warnings(action="ignore"):  # of the part, if it is there still
         numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl")]
-    old = [] if fault in ("deleted", "rotated", "emptied") else [100, 101]
-    others = [7] if fault in ("appended to", "forked") else []
+    is_new = fault in ("deleted", "rotated", "emptied", "emptied and filled")
+    old = [] if is_new else [100, 101]
+    others = {"emptied and filled": [7] * 20, "appended to": [7], "forked": [7]}.get(fault, [])
     assert sorted(numbers) == sorted([*others, *old, 102, 103, 104])
     if not others and fault != "cut":
         read_metrics(tmp_path / "metrics.jsonl", strict=True)
-    assert sorted(json.loads(out)) == sorted([*others, 100, 101, 102, 103, 104])
+    if fault != "emptied and filled":  # of which the backend can't know
+        assert sorted(json.loads(out)) == sorted([*others, 100, 101, 102, 103, 104])
 
 
 def test_a_repair_that_has_no_room_cuts_nothing(small_disk):

@@ -1,6 +1,7 @@
 """Whatever way a program ends on its own: nothing that `write()` accepted is missing."""
 
 import json
+import os
 import signal
 import threading
 
@@ -221,8 +222,12 @@ import multiprocessing, sys
 from work import work
 
 if __name__ == "__main__":
-    process = multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(sys.argv[2],))
-    process.start()
+    try:
+        raise KeyError  # which isn't the child's, if it is forked here
+    except KeyError:
+        context = multiprocessing.get_context(sys.argv[1])
+        process = context.Process(target=work, args=(sys.argv[2],))
+        process.start()
     process.join()
     sys.exit(process.exitcode)
 """
@@ -234,7 +239,8 @@ if __name__ == "__main__":
     [
         ("", (0, "exit", None)),
         ("sys.exit()", (0, "exit", None)),
-        ("sys.exit(3)", (3, "SystemExit", 1)),
+        ("sys.exit(3)", (3, "exit", 3)),
+        ("raise SystemExit(3)", (3, "exit", 3)),
         ("raise ValueError", (1, "ValueError", 1)),
         ("logger.close()", (0, "closed", None)),
     ],
@@ -250,3 +256,37 @@ def test_a_child_of_multiprocessing_is_no_exception(method, end, expected, run_p
     assert [record["n"] for record in read_metrics(path, strict=True)] == list(range(1_000))
     assert json.loads((tmp_path / "backend").read_text()) == [exit_code, list(range(1_000))]
     assert [note.get("how") for note in read_writers(path)] == [None, how]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_second_signal_there_ends_the_wait_for_one_logger_only(method, python, tmp_path):
+    (tmp_path / "work.py").write_text("""
+import os, signal, sys, time
+from vibe_rl.metrics import MetricsLogger
+
+class Hung:
+    def log(self, record, step=None):
+        time.sleep(1000)
+    close = print
+
+def work(_):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    first = MetricsLogger("first.jsonl", flush_interval=3600)
+    second = MetricsLogger("second.jsonl", [Hung()])
+    for n in range(1_000):
+        first.write({"n": n})
+        second.write({"n": n})
+    deliver = second._feeds.deliver
+    def waiting(*args, **how):
+        print(os.getpid(), flush=True)
+        return deliver(*args, **how)
+    second._feeds.deliver = waiting
+""")
+    (tmp_path / "parent.py").write_text(PARENT)
+    script = "import runpy; runpy.run_path('parent.py', run_name='__main__')"
+    process = python(script, method, "")
+    os.kill(int(process.stdout.readline()), signal.SIGTERM)
+    process.communicate(timeout=100)
+    for name in ("first.jsonl", "second.jsonl"):
+        numbers = [record["n"] for record in read_metrics(tmp_path / name, strict=True)]
+        assert numbers == list(range(1_000))

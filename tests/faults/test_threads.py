@@ -83,7 +83,8 @@ def test_a_backend_that_answers_each_record_ends_with_the_logger(tmp_path):
     assert backend.refused
 
 
-def test_the_writer_s_own_thread_never_waits_for_room(tmp_path):
+@pytest.mark.parametrize("defer", [0, 1])
+def test_the_writer_s_own_thread_never_waits_for_room(tmp_path, defer):
     """Which it would have to make itself, when a logging handler logs what that thread says."""
 
     class Handler(logging.Handler):
@@ -91,7 +92,7 @@ def test_the_writer_s_own_thread_never_waits_for_room(tmp_path):
             if message.threadName == "vibe_rl writer":
                 logger.write({"message": message.getMessage()})
 
-    logger = MetricsLogger(tmp_path / "metrics.jsonl", queue_size=1)
+    logger = MetricsLogger(tmp_path / "metrics.jsonl", queue_size=1, defer=defer)
     handler = Handler()
     logging.getLogger("vibe_rl").addHandler(handler)
     try:

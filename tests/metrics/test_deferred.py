@@ -385,8 +385,16 @@ class Interrupt(BaseException):
     """What a signal handler raises."""
 
 
+class OopsError(ValueError):
+    """Another such, which looks like what is wrong with a record."""
+
+
 def _raise(logger):
     raise Interrupt
+
+
+def _raise_value_error(logger):
+    raise OopsError
 
 
 def _flush_and_raise(logger):
@@ -438,12 +446,13 @@ def _interrupted(call, at, handler):
     "handler",
     [
         _raise,
+        _raise_value_error,
         _flush_and_raise,
         lambda logger: logger.flush(),
         lambda logger: logger.close(),
         lambda logger: logger.write({"n": "from the handler"}),
     ],
-    ids=["raises", "flushes and raises", "flushes", "closes", "writes"],
+    ids=["raises", "raises ValueError", "flushes and raises", "flushes", "closes", "writes"],
 )
 def test_a_handler_may_come_at_any_place(tmp_path, held, handler):
     """Nothing that `write()` had accepted is missing or there twice."""
@@ -473,7 +482,51 @@ def test_a_handler_may_come_at_any_place(tmp_path, held, handler):
         got = [n for n in got if n != "from the handler"]
         assert got in [accepted + each for each in new], f"at place {at}"
         assert logger.stats.queued == 0
+        # Only the new one, if the handler has closed the logger.
+        assert logger.stats.dropped <= (got == accepted)
     assert at > 20
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+@pytest.mark.parametrize(
+    "handler",
+    [_raise, _raise_value_error, lambda logger: logger.flush()],
+    ids=["raises", "raises ValueError", "flushes"],
+)
+def test_what_is_dropped_is_counted_once_wherever_a_handler_comes(tmp_path, overflow, handler):
+    path, at, goes_on = tmp_path / "metrics.jsonl", 0, True
+    while goes_on:
+        at += 1
+        path.unlink(missing_ok=True)
+        logger = MetricsLogger(path, defer=1, queue_size=4, overflow=overflow)
+        logger._deferred.log_ready = lambda: False
+        has_room = threading.Event()
+        append = logger._writer._append
+        logger._writer._append = functools.partial(_append_when, has_room, append)
+        for n in range(12):
+            logger.write({"n": n, "x": jnp.float32(1)})
+
+        def handle(logger=logger, has_room=has_room):
+            has_room.set()
+            handler(logger)
+
+        new = [1]
+        try:
+            goes_on = _interrupted(functools.partial(logger.write, {"n": 12}), at, handle)
+        except (Interrupt, OopsError):
+            new = [0, 1]
+        has_room.set()
+        logger.close()
+        numbers = [record["n"] for record in read_metrics(path, strict=True)]
+        assert numbers == sorted(set(numbers))
+        assert logger.stats.written == len(numbers)
+        assert logger.stats.written + logger.stats.dropped in [12 + each for each in new], at
+    assert at > 20
+
+
+def _append_when(has_room, append, lines):
+    has_room.wait(60)
+    return append(lines)
 
 
 @pytest.mark.parametrize("defer", [-1, 1.5, True, None])

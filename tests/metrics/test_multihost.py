@@ -10,7 +10,7 @@ import pytest
 
 from vibe_rl.metrics import MetricsLogger, iter_metrics, read_metrics
 from vibe_rl.metrics.alarms import read_alarms
-from vibe_rl.metrics.append import process_path
+from vibe_rl.metrics.append import process_path, writers_path
 from vibe_rl.metrics.reading.state import run_state
 from vibe_rl.run_dir import RunDir
 
@@ -394,6 +394,23 @@ def test_a_file_that_no_process_writes_any_more_must_not_be_open_elsewhere(tmp_p
         log_all(monkeypatch, path, (1, "all"), [6], "second", resume_step=5)
     log_all(monkeypatch, path, (1, "all"), [6], "second", resume_step=5)
     assert sorted(record["step"] for record in read_metrics(path)) == [*sorted([*range(6)] * 2), 6]
+
+
+def test_the_notes_of_a_file_that_no_process_writes_any_more_are_of_its_own_loggers(
+    tmp_path, monkeypatch
+):
+    """But for one that says that the run, whose logger was killed there, goes on elsewhere."""
+    path = tmp_path / "metrics.jsonl"
+    log_all(monkeypatch, path, (2, "all"), range(3), "first")
+    notes = writers_path(process_path(path, 1))
+    before = notes.read_bytes()
+    with MetricsLogger(process_path(path, 1)):
+        log_all(monkeypatch, path, (1, "all"), [3], "second", resume_step=5)
+        assert len(notes.read_bytes().splitlines()) == 2 + 1
+        assert run_state(path).state == "running"
+    notes.write_bytes(before)
+    log_all(monkeypatch, path, (1, "all"), [3], "third", resume_step=5)
+    assert notes.read_bytes() == before
 
 
 def test_process_is_one_of_two_words(tmp_path):

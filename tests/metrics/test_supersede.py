@@ -299,6 +299,29 @@ def test_what_was_warned_of_in_a_record_without_a_step_shares_its_fate(path):
     assert len(read_alarms(path.with_name("metrics.superseded.jsonl"))) == 4 + 2
 
 
+def test_an_alarm_stays_if_what_stays_is_not_finite_either(path):
+    with MetricsLogger(path) as logger:
+        for step in (1, 9, 2):
+            logger.write({"step": step, "loss": math.nan if step > 1 else 1.0})
+    MetricsLogger(path, resume_step=4).close()
+    (alarm,) = read_alarms(path)
+    assert (alarm.message, alarm.step) == ("loss is not finite at step 2", 2)
+
+
+def test_an_alarm_that_a_kill_has_left_is_swept_out_and_others_stay_as_they_are(path):
+    """It says in which file it holds no more; a copy of the run is another one."""
+    log(path, range(3), "first")
+    ours, others = b'{"message":"a","metric":"a","step":9,"time":0', b'{"of":"a later version"}\n\n'
+    gone = b'%b,"after":null,"gone":%d}\n' % (ours, path.stat().st_ino)
+    alarms_path(path).write_bytes(gone + others + ours + b"}\n")
+    assert len(read_alarms(path)) == 1
+    MetricsLogger(path, resume_step=2).close()
+    assert alarms_path(path).read_bytes() == others + ours + b"}\n"
+    MetricsLogger(path, resume_step=1).close()
+    assert alarms_path(path).read_bytes() == others
+    assert [a.step for a in read_alarms(path.with_name("metrics.superseded.jsonl"))] == [9]
+
+
 def test_a_file_that_another_logger_has_open_is_left_alone(path):
     with MetricsLogger(path) as logger:
         for step in range(3):

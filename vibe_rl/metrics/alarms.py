@@ -7,9 +7,8 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from itertools import compress
+from collections.abc import Callable, Container, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,18 @@ class Alarm:
     time: float
     after: float | None = None
 
+    def is_past(self, step: float, there: Container[str]) -> bool:
+        """Whether it is of a record past a step, as far as can be known.
+
+        Args:
+            step: The step.
+            there: The metrics that are not finite in records up to it.
+        """
+        known = _number(self.step, _number(self.after, None))
+        if known is None:
+            return self.metric is not None and self.metric not in there
+        return known > step
+
 
 class NonFiniteAlarm:
     """Appends to a metrics file, and warns of the first non-finite value of each metric in it.
@@ -65,19 +76,18 @@ class NonFiniteAlarm:
         noted = _noted(file.path) if file.start_byte else []
         self._seen = {alarm.metric for alarm in noted}
 
-    def append(self, data: memoryview) -> int:
+    def append(self, lines: memoryview) -> int:
         """See `MetricsFile.append`."""
-        done = self._file.append(data)
-        # All that `data` is the rest of, when a full disk took the lines in parts: whole lines.
-        lines = data.obj
-        if isinstance(lines, bytes):
-            for start, end, values in marked_lines(lines):
+        done = self._file.append(lines)
+        text = lines.obj  # all of the burst, if these are its rest
+        if isinstance(text, bytes):
+            for start, end, values in marked_lines(text):
                 for name, value in values:
                     if name not in self._seen:
                         self._seen.add(name)
                         try:
-                            self._warn(name, value, step_of(lines[start:end]))
-                        except Exception:  # noqa: BLE001 - a logging handler's; `data` has landed
+                            self._warn(name, value, step_of(text[start:end]))
+                        except Exception:  # noqa: BLE001 - a logging handler's; they have landed
                             traceback.print_exc()
         return done
 
@@ -171,31 +181,41 @@ def alarms_superseded(path: Path, replacement: Path, superseded: Path, step: int
     if not alarms_path(path).exists():
         yield
         return
-    alarms = _noted(path)
-    goes = _make_way(alarms, replacement, step)
-    if any(goes):
+    mark = {_GONE: replacement.stat().st_ino}
+    there = first_nonfinite(replacement)
+    lines, gone = [], []
+    for line in _standing(path):
+        alarm = _alarm(line)
+        if alarm is None or not alarm.is_past(step, there):
+            lines.append(line)
+            continue
+        gone.append(line)
+        lines.append(_line({**asdict(alarm), **mark}))
+        if alarm.metric in there:  # at an earlier step, though it was logged later
+            lines.append(_line(_of_what_is_there(alarm, there[alarm.metric].step)))
+    if gone:
         with alarms_path(superseded).open("ab") as file:
-            file.write(_lines(compress(alarms, goes)))
-    inode = replacement.stat().st_ino
-    marks = ({_GONE: inode} if its else {} for its in goes)
-    marked = [{**asdict(alarm), **mark} for alarm, mark in zip(alarms, marks, strict=True)]
+            file.writelines(gone)
     # Also if none goes: the marks that a kill has left would be of a wrong file then.
-    write_atomically(alarms_path(path), _lines(marked))
+    write_atomically(alarms_path(path), b"".join(lines))
     try:
         yield
     finally:
         with contextlib.suppress(OSError):  # the marks say the same
-            write_atomically(alarms_path(path), _lines(_noted(path)))
+            sweep_alarms(path)
 
 
-def _make_way(alarms: list[Alarm], replacement: Path, step: int) -> list[bool]:
-    """Which of these alarms are of records that the replacement lacks, as far as can be known."""
-    steps = [_number(alarm.step, _number(alarm.after, None)) for alarm in alarms]
-    there = first_nonfinite(replacement) if None in steps else {}
-    return [
-        alarm.metric not in {None, *there} if its is None else its > step
-        for alarm, its in zip(alarms, steps, strict=True)
-    ]
+def sweep_alarms(path: Path) -> None:
+    """Take out of the file the alarms that hold no more, which a kill may have left there."""
+    if alarms_path(path).exists():
+        standing = b"".join(_standing(path))
+        if standing != alarms_path(path).read_bytes():
+            write_atomically(alarms_path(path), standing)
+
+
+def _of_what_is_there(alarm: Alarm, step: float | None) -> Alarm:
+    where = "" if step is None else f" at step {step}"
+    return replace(alarm, message=f"{alarm.metric} is not finite{where}", step=step)
 
 
 def _number(step: Any, otherwise: float | None) -> float | None:
@@ -204,24 +224,34 @@ def _number(step: Any, otherwise: float | None) -> float | None:
 
 def _noted(path: Path) -> list[Alarm]:
     """The alarms of one metrics file, of a job's just this one."""
-    alarms = []
+    return [alarm for line in _standing(path) if (alarm := _alarm(line))]
+
+
+def _standing(path: Path) -> Iterator[bytes]:
+    """The lines of those that hold, with lines that are none of ours."""
     with contextlib.suppress(FileNotFoundError), alarms_path(path).open("rb") as file:
-        inode = path.stat().st_ino if path.exists() else None
+        gone = b'"%b":%d}' % (_GONE.encode(), path.stat().st_ino if path.exists() else -1)
         for line in file:
-            with contextlib.suppress(orjson.JSONDecodeError, TypeError):
-                fields = {**orjson.loads(line)}
-                if fields.pop(_GONE, 0) != inode:
-                    alarms.append(Alarm(**fields))
-    return alarms
+            if not line.rstrip().endswith(gone):
+                yield line
 
 
-def _lines(alarms: Iterable[Alarm | dict[str, Any]]) -> bytes:
-    return b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in alarms)
+def _alarm(line: bytes) -> Alarm | None:
+    """The alarm of a line; None if it is none."""
+    with contextlib.suppress(orjson.JSONDecodeError, TypeError):
+        fields = {**orjson.loads(line)}
+        fields.pop(_GONE, None)
+        return Alarm(**fields)
+    return None
+
+
+def _line(alarm: Alarm | dict[str, Any]) -> bytes:
+    return orjson.dumps(alarm, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _note(path: Path, alarm: Alarm) -> None:
     try:
         with alarms_path(path).open("ab", buffering=0) as file:
-            file.write(_lines([alarm]))
+            file.write(_line(alarm))
     except OSError as error:
         _log.warning("%s: can't note this alarm: %s", alarms_path(path), error)

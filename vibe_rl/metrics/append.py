@@ -23,7 +23,6 @@ _log = logging.getLogger("vibe_rl")
 # How long the file stays as it is before a torn last line is taken to be nobody's any more.
 _APPEND_S = 0.01
 _BLOCK = 1 << 20
-_NEWLINE = ord("\n")
 
 
 class MetricsFile:
@@ -78,19 +77,24 @@ class MetricsFile:
         elif size != self._end:
             if size < self._end:
                 _log.warning("%s was cut short: going on at its new end", self.path)
-            if size < self._end or lines[self._half] != _NEWLINE:  # else the line is whole
+            if not self._lacks_only_its_newline(lines):
                 self._half = 0
-            self._end = -1
             size = _end_torn_line(self._fd)
         if not self._is_locked:  # by an opener that another one kept from it for long
             self._is_locked = share(self._fd)
         written = os.write(self._fd, lines[self._half :])
-        # If another process has just appended too, that's too little, and the next call looks.
+        # Too low if another process has just appended too: then the next call has a look.
         self._end = size + written
         there = self._half + written
         whole = there if there == len(lines) else bytes(lines[:there]).rfind(b"\n") + 1
         self._half = there - whole
         return whole
+
+    def _lacks_only_its_newline(self, lines: memoryview) -> bool:
+        """Whether the line that is there in part has been ended by somebody else: it is whole."""
+        line = bytes(lines[: self._half + 1])
+        start = self._end - self._half
+        return line.endswith(b"\n") and os.pread(self._fd, len(line), start) == line
 
     def close(self, how: str) -> None:
         """Give the lock back and note `how` the logger ended. Doing so again does nothing."""
@@ -160,9 +164,9 @@ class NoFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, data: memoryview) -> int:
-        """Take it, and do nothing with it."""
-        return len(data)
+    def append(self, lines: memoryview) -> int:
+        """Take them, and do nothing with them."""
+        return len(lines)
 
     def close(self, how: str) -> None:
         """Do nothing."""

@@ -18,11 +18,12 @@ from vibe_rl.metrics.host import (
     is_on_device,
     start_copies,
 )
-from vibe_rl.metrics.items import Block
+from vibe_rl.metrics.items import Block, records_of
 from vibe_rl.metrics.jit.packing import Packed
 from vibe_rl.metrics.jsonl import encode
 from vibe_rl.metrics.threads import BackgroundThread
 from vibe_rl.metrics.unloggable import UnloggableError
+from vibe_rl.metrics.writer import ClosedError
 
 _POLL_S = 1e-3
 # From so many calls on, a thread also waits for what another one wrote.
@@ -50,7 +51,7 @@ class Held:
     records: int
     thread: int
     step: int | None
-    _made: list[deque[bytes | Block]] = field(default_factory=list)
+    _made: list[deque[bytes | Block]] = field(default_factory=list)  # empty until they are made
 
     def items(self) -> deque[bytes | Block]:
         """Those that are not in the queue yet; made once."""
@@ -58,9 +59,18 @@ class Held:
             self._made.append(deque(self.make()))
         return self._made[0]  # of two, if a signal handler came before the append
 
+    def can_be_made(self) -> bool:
+        """Whether `make` raises nothing."""
+        try:
+            self.make()
+        except (TypeError, ValueError):
+            return False
+        return True
+
     def is_ready(self) -> bool:
         """Whether no array is still being computed."""
-        # A deleted one crashes if it is asked whether it is ready; `make` says what is wrong.
+        # JAX crashes where a deleted one is asked whether it is ready (and where another thread
+        # deletes it just then, which can't be helped). `make` says what is wrong with it.
         return all(array.is_deleted() or array.is_ready() for array in self.arrays)
 
     def await_values(self, deadline: float | None) -> bool:
@@ -139,11 +149,7 @@ class Deferred:
 
     def log_ready(self) -> bool:
         """Log what is ready, waiting for nothing; whether something is left that isn't."""
-        if self._lock.acquire(blocking=False):  # whoever has it may wait for our thread
-            try:
-                self._log_while(Held.is_ready)
-            finally:
-                self._lock.release()
+        self._log_while(Held.is_ready)
         return bool(self._held)
 
     def log_all(self, deadline: float | None) -> bool:
@@ -194,23 +200,44 @@ class Deferred:
 
     def _log_head(self, head: Held, nested: int) -> bool:
         """Log it, unless that was done meanwhile; False within more than `nested` such calls."""
-        with self._lock:
-            if self._nested > nested:
-                return False
-            if not self._held or self._held[0] is not head:
-                return True
-            before, self._nested = self._nested, self._nested + 1
+        if not isinstance(threading.current_thread(), BackgroundThread):
+            with self._lock:
+                return self._log_with_lock(head, nested)
+        # Whoever has the lock may wait for room in the queue, which a thread of ours has to make.
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._log_with_lock(head, nested)
+        finally:
+            self._lock.release()
+
+    def _log_with_lock(self, head: Held, nested: int) -> bool:
+        if self._nested > nested:
+            return False
+        if self._held and self._held[0] is head:
+            self._nested += 1
             try:
-                items = head.items()
-                while items:
-                    self._put(items)
-                self._remove(head)
-            except (TypeError, ValueError) as error:
-                if self._remove(head):
-                    self._note_lost(head, error)
+                self._put_items(head)
             finally:
-                self._nested = before
+                self._nested -= 1
         return True
+
+    def _put_items(self, head: Held) -> None:
+        try:
+            items = head.items()
+        except (TypeError, ValueError) as error:
+            if head.can_be_made():
+                raise  # from a signal handler
+            self._lose(head, head.records, error)
+            return
+        while items:
+            item = items[0]
+            try:
+                self._put(items)
+            except ClosedError as error:
+                self._lose(head, records_of(item) + sum(map(records_of, items)), error)
+                return
+        self._remove(head)
 
     def _remove(self, head: Held) -> bool:
         """Hold it no more; whether it was held."""
@@ -220,8 +247,10 @@ class Deferred:
             return False
         return True
 
-    def _note_lost(self, head: Held, error: Exception) -> None:
-        self.lost += head.records
+    def _lose(self, head: Held, records: int, error: Exception) -> None:
+        if not self._remove(head):
+            return
+        self.lost += records
         which = "an earlier record" if head.step is None else f"the record of step {head.step}"
         lost = ValueError(f"{which} is lost: {error}")
         lost.__cause__ = error

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
@@ -20,6 +19,7 @@ from vibe_rl.metrics.append import MetricsFile, NoFile, process_path, process_pa
 from vibe_rl.metrics.backends.protocol import LogBackend
 from vibe_rl.metrics.deferred import Deferred, hold
 from vibe_rl.metrics.exit_hooks import call_at_exit
+from vibe_rl.metrics.feed.exit_watch import exit_watch
 from vibe_rl.metrics.feed.feeds import Feeds
 from vibe_rl.metrics.intake import Intake
 from vibe_rl.metrics.jit.arrivals import Arrivals
@@ -378,11 +378,12 @@ class MetricsLogger(LogsInsideJit):
             self._deferred.raise_error()
         return complete
 
-    def _close_at_exit(self) -> None:
-        error = sys.exception()
-        has_failed = error is not None and not (isinstance(error, SystemExit) and not error.code)
+    def _close_at_exit(self, error: BaseException | None) -> None:
+        if isinstance(error, SystemExit):
+            exit_watch.note(error.code)
+        is_exit = error is None or isinstance(error, SystemExit)
         try:
-            self._close(how=type(error).__name__ if has_failed else "exit")
+            self._close(how="exit" if is_exit else type(error).__name__)
         except BaseException:
             # A Ctrl-C ends the wait for a device or a backend; but nobody comes after this, so what
             # is queued still has a moment to land.

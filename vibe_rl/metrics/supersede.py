@@ -20,11 +20,12 @@ from typing import IO, NamedTuple
 import orjson
 
 from vibe_rl.atomic import write_atomically
-from vibe_rl.metrics.alarms import alarms_superseded
+from vibe_rl.metrics.alarms import alarms_superseded, sweep_alarms
 from vibe_rl.metrics.append import MetricsFile, read_writers, repair, writers_path
 from vibe_rl.metrics.feed.cursor import CursorInUseError, cursors_moved
 from vibe_rl.metrics.lines import Lines, Position, count_lines
 from vibe_rl.metrics.locks import open_locked, release
+from vibe_rl.metrics.reading.state import file_state
 
 _BLOCK = 1 << 20
 
@@ -66,6 +67,8 @@ def supersede(path: Path, step: int) -> None:
             _end_line(fd)
         cuts = list(_cuts(path, step))
         if not cuts:
+            if alone:
+                sweep_alarms(path)
             return
         if not alone:
             raise _busy(path, step, _why_locked(fd))
@@ -77,7 +80,9 @@ def supersede(path: Path, step: int) -> None:
 
 
 def retire(path: Path, step: int) -> None:
-    """Do so in a file that nobody writes any more, and have it count as ended well.
+    """Move the records past a step out of a file that nobody writes any more.
+
+    If its last logger was killed, that counts no more: the run goes on elsewhere.
 
     Args:
         path: The metrics file.
@@ -87,8 +92,8 @@ def retire(path: Path, step: int) -> None:
         OSError: As `supersede` does.
     """
     supersede(path, step)
-    if path.exists():
-        MetricsFile(path).close("closed")  # its last logger may have been killed
+    if file_state(path).state == "crashed":
+        MetricsFile(path).close("closed")
 
 
 def superseded_path(path: Path) -> Path:

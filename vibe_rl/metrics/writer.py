@@ -37,6 +37,10 @@ _NAP_S = 1.0
 _CLOSE_PATIENCE_S = 2.0
 
 
+class ClosedError(ValueError):
+    """The writer was closed while something was put into its queue, which is not there."""
+
+
 class Writer:
     """Takes encoded lines from any thread, and appends them to a file from a thread of its own.
 
@@ -112,7 +116,7 @@ class Writer:
         """Queue a line, or a block of one record.
 
         Raises:
-            ValueError: If the writer was closed meanwhile.
+            ClosedError: If the writer was closed meanwhile.
         """
         if len(self._queue) + self._extra >= self._size // 2 or len(line) > self._slot:
             self._put_with_care(line, deque((line,)))
@@ -126,7 +130,7 @@ class Writer:
         """Queue several records at once; `put()` for each of them, but for the cost.
 
         Raises:
-            ValueError: If the writer was closed meanwhile.
+            ClosedError: If the writer was closed meanwhile.
         """
         self._put_with_care(block, deque((block,)))
         if self._asleep:
@@ -138,7 +142,7 @@ class Writer:
         A signal handler may call this too while its thread is in here, or raise.
 
         Raises:
-            ValueError: If the writer was closed meanwhile.
+            ClosedError: If the writer was closed meanwhile.
         """
         if not items:
             return  # the signal handler was faster
@@ -226,10 +230,11 @@ class Writer:
             # Outside the lock: a logging handler may hold a lock of its own, and write() to us.
             _log.warning("the queue of %d records is full: %s", self._size, consequence)
         with self._changed:
-            while items and self._is_full(slots) and not self._closed:
+            # The look at the items comes last: a signal handler may have put this one.
+            while self._is_full(slots) and items and not self._closed:
                 if self._overflow == "drop_newest":
-                    self._given_up += records
                     items.popleft()
+                    self._given_up += records
                     return
                 if self._overflow == "drop_oldest":
                     dropped = count_records(*self._take(1))
@@ -273,7 +278,7 @@ class Writer:
                 self._drain_here()
             elif item in self._queue:
                 self._queue.remove(item)
-                raise ValueError("the logger was closed while this record was being written")
+                raise ClosedError("the logger was closed while this record was being written")
 
     def _drain_here(self) -> None:
         """Do the thread's work where there is no thread; under the lock."""
@@ -402,7 +407,9 @@ class Writer:
 
     def _landed(self, done: int) -> None:
         """Count the bytes that the file took: all, unless the disk is full or a signal came."""
-        is_news, self._error = self._error is not None, None
+        is_news = self._error is not None and done > 0
+        if is_news:
+            self._error = None
         rest = self._unlanded[done:]
         rest_lines = bytes(rest).count(b"\n")
         self.written += self._unlanded_lines - rest_lines

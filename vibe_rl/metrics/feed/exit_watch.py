@@ -14,7 +14,7 @@ class ExitWatch:
     same for its own runs.) `raise SystemExit(3)` does not come here.
 
     Attributes:
-        code: What `sys.exit` has ended the process with: 0 is well. None if no call of it has.
+        code: What `sys.exit` has ended the process with: 0 is well. None if nothing is known of it.
     """
 
     def __init__(self) -> None:
@@ -40,6 +40,10 @@ class ExitWatch:
                 self._is_in_place = False
                 sys.exit = self._exit_before
 
+    def note(self, status: object) -> None:
+        """Say what has ended the process: the argument of `sys.exit`."""
+        self.code = status if isinstance(status, int) else int(status is not None)
+
     def _exit(self, status: str | int | None = None, /) -> NoReturn:
         try:
             self._exit_before(status)
@@ -53,13 +57,13 @@ class _LastWords:
     """Goes with a `SystemExit`, and learns whether that has ended the process or was caught."""
 
     def __init__(self, status: object) -> None:
-        self._code = status if isinstance(status, int) else int(status is not None)
+        self._status = status
 
     def __del__(self) -> None:
         # Only the interpreter itself lets go of an exception where no Python code is below.
         below = sys._getframe().f_back  # noqa: SLF001 - what inspect.currentframe() would give
         if below is None and exit_watch.code is None:
-            exit_watch.code = self._code
+            exit_watch.note(self._status)
 
 
 # One for the process, as `sys.exit` is.

@@ -52,7 +52,7 @@ def run_state(run: str | os.PathLike[str] | RunDir) -> RunState:
     Returns:
         What its loggers' notes and locks say; nothing is written.
     """
-    states = [_file_state(each) for each in metrics_files(run)]
+    states = [file_state(each) for each in metrics_files(run)]
     for state in ("running", "crashed", "finished"):
         found = [each for each in states if each.state == state]
         if found:
@@ -68,7 +68,8 @@ def run_state(run: str | os.PathLike[str] | RunDir) -> RunState:
     return states[0]
 
 
-def _file_state(path: Path) -> RunState:
+def file_state(path: Path) -> RunState:
+    """Say so of one file, of a job's just this one."""
     opens: dict[str, dict[str, Any]] = {}  # the newest of each logger, in the order of opening
     closes: dict[str, dict[str, Any]] = {}
     opened = None
