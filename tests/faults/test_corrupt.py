@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vibe_rl.metrics import MetricsLogger, iter_metrics, read_columns, read_metrics
+from vibe_rl.metrics.alarms import alarms_path
 from vibe_rl.metrics.append import writers_path
 from vibe_rl.metrics.backends.wandb import _saved_id
+from vibe_rl.metrics.reading.nonfinite import first_nonfinite
 
 LINES = [
-    b'{"n":%d,"loss":null,"text":"\xce\xbb","eval":[1.5,{"a":null}],'
-    b'"_nonfinite":{"loss":"nan","eval":[null,{"a":"-inf"}]}}\n' % n
+    b'{"step":%d,"n":%d,"loss":null,"text":"\xce\xbb","eval":[1.5,{"a":null}],'
+    b'"_nonfinite":{"loss":"nan","eval":[null,{"a":"-inf"}]}}\n' % (n, n)
     for n in range(20)
 ]
 WHOLE = b"".join(LINES)
@@ -63,6 +65,13 @@ def test_a_spoilt_file_is_read_and_appended_to(tmp_path_factory, data):
         logger.write({"n": "later"})
     assert [repr(record) for record in read(path)[:-1]] == list(map(repr, before))
     assert read(path)[-1]["n"] == "later"
+
+    first_nonfinite(path)
+    alarm = b'{"message":"loss is nan","metric":"loss","step":null,"time":0}\n'
+    alarms_path(path).write_bytes(alarm + data)
+    with MetricsLogger(path, resume_step=10) as logger:
+        logger.write({"step": 11})
+    assert read(path)[-1]["step"] == 11
 
 
 def test_a_line_of_many_megabytes(tmp_path, scale):

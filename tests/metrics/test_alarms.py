@@ -154,7 +154,8 @@ def test_first_nonfinite_finds_and_counts_in_the_whole_file(tmp_path):
             logger.write({"step": 10 * step, "loss": math.inf if step in (20, 30) else 0.0})
         logger.write({"grad": {"norm": [0.5, math.nan]}})
     with path.open("ab") as file:
-        file.write(b'{"_nonfinite":{"late":"nan"},"late":null,"step":7}\n{"_nonfinite":{"x":"nan"}')
+        file.write(b'{"_nonfinite":{"late":"nan"},"late":null,"step":7}\n')
+        file.write(b'{"step":\0\0,"_nonfinite":{"spoilt":"nan"}}\n{"_nonfinite":{"x":"nan"}')
     found = first_nonfinite(path)
     assert list(found) == ["loss", "grad/norm", "late"]
     assert found["loss"] == NonFinite(200, 2)

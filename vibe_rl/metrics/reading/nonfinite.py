@@ -51,10 +51,14 @@ def first_nonfinite(run: str | os.PathLike[str] | RunDir) -> dict[str, NonFinite
     for each in metrics_files(run):
         for text, _ in read_blocks(each, _BLOCK):
             for start, end, values in marked_lines(text):
-                for name, _ in values:
-                    counts[name] += 1
-                    if name not in first:
-                        first[name] = NonFinite(step_of(text[start:end]))
+                names = [name for name, _ in values]
+                if new := [name for name in names if name not in first]:
+                    try:
+                        step = step_of(text[start:end])
+                    except ValueError:
+                        continue  # no record, but for its marks
+                    first.update(dict.fromkeys(new, NonFinite(step)))
+                counts.update(names)
     return {name: replace(each, count=counts[name]) for name, each in first.items()}
 
 
