@@ -5,8 +5,8 @@
 A trainer logs from four threads to one file and five backends: TensorBoard and one of our own, each
 on a thread and in a process of its own, and offline W&B in a process of its own. It forks children
 that log too. Other processes append to the same file with loggers of their own. Meanwhile they are
-killed, interrupted and stopped at random, so are the backends' processes, and the disk is kept
-busy. The exit status is 1 if a record is missing that should be there, if one is there twice, or if
+killed, interrupted and stopped at random, so are the backends' processes, and the disk stalls. The
+exit status is 1 if a record is missing that should be there, if one is there twice, or if
 the trainer's memory or its open files grow.
 """
 
@@ -91,6 +91,7 @@ def train(rng: random.Random) -> None:
         isolated(Recorder, "recorded-isolated"),
     ]
     with MetricsLogger("metrics.jsonl", backends) as logger:
+        make_stallable(logger)
         threads = [
             threading.Thread(target=keep_writing, args=(logger, number, stop))
             for number in range(THREADS)
@@ -105,6 +106,7 @@ def train(rng: random.Random) -> None:
         for thread in threads:
             thread.join()
     print(logger.stats)
+    Path("high_water").write_text(f"{logger.stats.high_water}")
 
 
 def fork(logger: MetricsLogger, number: int) -> None:
@@ -126,7 +128,23 @@ def write(number: int) -> None:
     """Log to the common file until a signal comes."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     with contextlib.suppress(KeyboardInterrupt), MetricsLogger("metrics.jsonl") as logger:
+        make_stallable(logger)
         keep_writing(logger, number, threading.Event())
+
+
+def make_stallable(logger: MetricsLogger) -> None:
+    """Have its appends take as long as there is a file `stalled`.
+
+    What else we could do to the disk delays no append: that ends in the system's cache.
+    """
+    append = logger._writer._append
+
+    def append_once_it_may(lines: memoryview) -> int:
+        while Path("stalled").exists():
+            time.sleep(0.01)
+        return append(lines)
+
+    logger._writer._append = append_once_it_may
 
 
 def keep_writing(logger: MetricsLogger, number: int, stop: threading.Event) -> None:
@@ -168,7 +186,7 @@ class Soak:
             self.stop_trainer: 2,
             self.stop_backend: 2,
             self.kill_backend: 2,
-            self.busy_disk: 2,
+            self.stall_disk: 2,
         }
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -220,14 +238,15 @@ class Soak:
         if backends := self._backends():
             os.kill(self._rng.choice(backends), signal.SIGKILL)
 
-    def busy_disk(self) -> None:
-        """Have the disk take a lot at once."""
-        with Path("ballast").open("wb") as file:
-            for _ in range(4):
-                file.write(bytes(16 << 20))
-                file.flush()
-                os.fsync(file.fileno())
-        Path("ballast").unlink()
+    def stall_disk(self) -> None:
+        """Have the disk take nothing for a while.
+
+        It takes what has waited at once when this ends, and the next fault is a second away at
+        least: so whoever is killed then may lose no more than at any other time.
+        """
+        Path("stalled").touch()
+        time.sleep(self._rng.uniform(0.2, 2))
+        Path("stalled").unlink()
 
     def check_trends(self) -> list[str]:
         """Print how memory and open files went; gives what is wrong with that."""
@@ -326,6 +345,7 @@ def account(ends: dict[int, float | None]) -> list[str]:
             ["19 of 20 below", f"{np.quantile(ages or [0], 0.95):.3f}"],
             ["most", f"{max(ages, default=0):.3f}"],
             ["lines torn by a kill", f"{len(torn)}"],
+            ["most that ever waited in the trainer", Path("high_water").read_text()],
         ],
     )
     print()
