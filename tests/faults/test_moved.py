@@ -3,10 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import threading
 import warnings
 
 import pytest
 from recorders import FileBackend, taken
+from service_files import tensorboard_scalars
 
 from vibe_rl.metrics import MetricsLogger, isolated, read_metrics
 from vibe_rl.metrics.append import read_writers
@@ -29,11 +33,11 @@ class Recorder:
     def close(self): ...
 
 
-def write(logger, count=BATCH):
+def write(logger, count=BATCH, *, backends=True):
     first = logger.stats.written
     for i in range(first, first + count):
         logger.write({"i": i})
-    logger.flush()
+    logger.flush(backends=backends)
 
 
 def numbers(path):
@@ -86,6 +90,39 @@ def test_a_backend_that_lags_gets_the_rest_of_a_file_that_was_rotated(path):
             move(path)
         del feed._catch_up
     assert backend.taken == list(range(2 * BATCH))
+
+
+@pytest.mark.parametrize("count", [100, 10_000], ids=["less than it has read", "more than that"])
+def test_a_backend_that_lags_misses_what_was_emptied_and_repeats_nothing(count, path, tmp_path):
+    """As by logrotate's `copytruncate`; `vibe-rl sync` of the copy delivers what it missed."""
+
+    class Lagging(Recorder):
+        def log(self, record, step=None):
+            if record["i"] == 5_000:
+                lags.set()
+                go_on.wait()
+            super().log(record, step)
+
+    lags, go_on = threading.Event(), threading.Event()
+    backend = Lagging()
+    with MetricsLogger(path, [backend]) as logger:
+        feed = logger._feeds._feeds[0]
+        feed._catch_up = lambda: True  # so that it has all of this before it, and not only a part
+        write(logger, 10_000, backends=False)
+        del feed._catch_up
+        feed.wake()
+        lags.wait()
+        copy = shutil.copy(path, path.with_name("metrics.jsonl.1"))
+        empty(path)
+        write(logger, count, backends=False)
+        go_on.set()
+    read = backend.taken.index(10_000)
+    assert 5_000 < read < 10_000
+    assert backend.taken == [*range(read), *range(10_000, 10_000 + count)]
+    sync = [sys.executable, "-m", "vibe_rl.cli", "sync", copy, "--to", "tensorboard"]
+    subprocess.run([*sync, "--option", f"log_dir={tmp_path / 'synced'}"], check=True)
+    points = tensorboard_scalars(tmp_path / "synced")["i"]
+    assert [value for _, _, value in points] == list(range(10_000))
 
 
 @pytest.mark.parametrize("edit", ["the first lines taken out", "nothing changed"])

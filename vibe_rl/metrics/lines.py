@@ -181,6 +181,9 @@ class Lines:
             if len(block) < size:
                 return False  # an append under way
             size *= 2
+        # Looked at after the block was read, for it may be read while the file is written anew.
+        if self._file_id not in (None, self.file_id()):
+            return False  # until `refresh()`
         lines = block[: whole - 1].split(b"\n")
         self._some = max(len(lines) * _SOME // whole, 1)
         self._read = self._read[self._next :] + lines
