@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from service_files import tensorboard_scalars, wandb_files, wandb_rows
@@ -49,7 +51,7 @@ ENDS = {
         0,
     ),
     "an exit hook writes": ("import atexit; atexit.register(run, logger, 500)", 0),
-    "the manual's two lines, and SIGTERM": (
+    "a handler that calls sys.exit, and SIGTERM": (
         """
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 run(logger, 500)
@@ -80,6 +82,30 @@ def test_nothing_is_missing(end, interval, child, tmp_path):
     assert [int(line) for line in (tmp_path / "backend").read_bytes().split()] == numbers
     assert out == ""
     assert "vibe_rl" not in err
+
+
+MANUAL = (Path(__file__).parents[2] / "docs" / "resume.md").read_text()
+
+# In the middle of the write() of step 500.
+SIGTERM = """
+import os, signal
+from vibe_rl.metrics import intake
+
+def encode(row, encode=intake.encode):
+    if row["step"] == 500:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return encode(row)
+
+intake.encode = encode
+"""
+
+
+def test_the_manual_s_script_loses_nothing_at_sigterm(run_python, tmp_path):
+    (script,) = re.findall(r"^```python\n([^`]*signal\.SIGTERM[^`]*)^```", MANUAL, re.MULTILINE)
+    status, _, err = run_python(SIGTERM + script)
+    assert status == 128 + signal.SIGTERM, err
+    records = read_metrics(tmp_path / "preempted.jsonl", strict=True)
+    assert [record["step"] for record in records] == list(range(501))
 
 
 SERVICES = """
