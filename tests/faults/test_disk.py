@@ -94,6 +94,64 @@ def test_a_file_that_may_not_grow_and_then_may(tmp_path, run_python):
     assert "File too large" in err
 
 
+FULL = """
+import os, resource, sys, threading, time
+from vibe_rl.metrics import MetricsLogger
+
+path, overflow = "metrics.jsonl", sys.argv[1]
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, -1))
+
+def write(*numbers):
+    for n in numbers:
+        logger.write({"n": n})
+
+logger = MetricsLogger(path, queue_size=100, overflow=overflow)
+write(0)
+logger.flush()
+limit(os.path.getsize(path))
+write(1)
+try:
+    logger.flush()
+except OSError as error:
+    assert "1 records have not landed" in str(error)
+# Its thread holds that record now, and takes no other: so the queue holds the next hundred.
+writing = threading.Thread(target=write, args=range(2, 1_000), daemon=True)
+writing.start()
+if overflow == "block":
+    while logger.stats.queued < 101:
+        time.sleep(0.01)
+else:
+    writing.join()  # for ever, if it waited for the disk
+stats = logger.stats
+assert (stats.written, stats.queued) == (1, 101), stats
+assert writing.is_alive() == (overflow == "block")
+limit(-1)
+writing.join()
+assert logger.flush()
+assert logger.stats.dropped == stats.dropped
+print(stats.dropped)
+"""
+
+
+@pytest.mark.parametrize(
+    ("overflow", "landed"),
+    [
+        ("block", [*range(1_000)]),
+        ("drop_newest", [*range(102)]),
+        ("drop_oldest", [0, 1, *range(900, 1_000)]),
+    ],
+)
+def test_a_full_disk_and_a_full_queue(overflow, landed, run_python, tmp_path):
+    status, out, err = run_python(FULL, overflow)
+    assert status == 0, err
+    numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl", strict=True)]
+    assert numbers == landed
+    assert int(out) == 1_000 - len(landed)
+    assert "the queue of 100 records is full" in err
+
+
 HALF = """
 import os, resource, subprocess, sys
 from vibe_rl.metrics import MetricsLogger
