@@ -279,7 +279,8 @@ class Soak:
 
     def _end(self, number: int, how: signal.Signals) -> None:
         process = self._writers.pop(number)
-        while not Path(f"accepted.{number}").exists():  # it has only begun
+        accepted = Path(f"accepted.{number}")
+        while not (accepted.exists() and accepted.stat().st_size):  # it has only begun
             time.sleep(0.1)
         killed = time.monotonic()
         process.send_signal(how)
