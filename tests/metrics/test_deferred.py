@@ -183,6 +183,14 @@ def test_a_donated_value_is_a_clear_error_and_the_other_records_go_on(tmp_path, 
     assert (logger.stats.dropped, logger.stats.queued) == (1, 0)
 
 
+def test_a_value_may_be_donated_just_when_it_is_asked_whether_it_is_ready(monkeypatch):
+    x = jnp.float32(0)
+    held = deferred.Held([x], make=list, records=1, thread=0, step=None)
+    donating(x)
+    monkeypatch.setattr(type(x), "is_deleted", lambda self: False)  # it wasn't a moment ago
+    assert held.is_ready()
+
+
 def test_a_deleted_value_is_one_too(tmp_path, run_python):
     """JAX crashes where such an array is asked whether it is ready."""
     script = """

@@ -69,9 +69,12 @@ class Held:
 
     def is_ready(self) -> bool:
         """Whether no array is still being computed."""
-        # JAX crashes where a deleted one is asked whether it is ready (and where another thread
-        # deletes it just then, which can't be helped). `make` says what is wrong with it.
-        return all(array.is_deleted() or array.is_ready() for array in self.arrays)
+        # JAX crashes where one that was delete()d is asked whether it is ready (and where another
+        # thread deletes it just then, which can't be helped).
+        try:
+            return all(array.is_deleted() or array.is_ready() for array in self.arrays)
+        except RuntimeError:  # it has just been donated; `make` says so
+            return True
 
     def await_values(self, deadline: float | None) -> bool:
         """Wait until `is_ready()`; False if that takes longer than the deadline."""
