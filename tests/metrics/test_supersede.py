@@ -373,9 +373,12 @@ def scalars(log_dir, tag):
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-@pytest.mark.parametrize(
+on_a_thread_and_isolated = pytest.mark.parametrize(
     "wrap", [TensorBoardBackend, lambda **kw: isolated(TensorBoardBackend, **kw)]
 )
+
+
+@on_a_thread_and_isolated
 def test_tensorboard_shows_one_curve(path, wrap):
     log(path, range(10), 1, backends=[wrap(log_dir=path.parent)])
     log(path, range(5, 8), 2, backends=[wrap(log_dir=path.parent)], resume_step=4)
@@ -391,6 +394,54 @@ def test_tensorboard_shows_one_curve_for_each_seed(path):
                 logger.write({"step": step, "seed": 3, "attempt": attempt})
     expected = [(step, 1.0 if step < 5 else 2.0) for step in range(8)]
     assert scalars(path.parent / "seed-3", "attempt") == expected
+
+
+@on_a_thread_and_isolated
+@pytest.mark.parametrize("field", ["phase", "größe", "x" * 90])
+def test_a_curve_that_does_not_go_on_loses_what_made_way_too(path, wrap, field):
+    def phase(step):
+        return {field: "warm" if step < 6 else "main"}
+
+    def backend():
+        return wrap(log_dir=path.parent, split_by=field)
+
+    log(path, range(10), 1, phase, backends=[backend()])
+    log(path, [10], 1, backends=[backend()])  # and these are nobody's part
+    log(path, range(4, 6), 2, phase, backends=[backend()], resume_step=3)
+    curves = [scalars(each, "attempt") for each in path.parent.iterdir() if each.is_dir()]
+    warm = [(step, 1.0 if step < 4 else 2.0) for step in range(6)]
+    assert sorted([*curves, scalars(path.parent, "attempt")]) == [[], [], warm]
+
+
+@on_a_thread_and_isolated
+def test_a_part_loses_what_made_way_though_a_kill_comes_before_its_first_record(path, wrap):
+    def seed(step):
+        return {"seed": 3}
+
+    log(path, range(10), 1, seed, backends=[wrap(log_dir=path.parent, split_by="seed")])
+    backend = wrap(log_dir=path.parent, split_by="seed")
+    with MetricsLogger(path, [backend], resume_step=4):
+        (cursor,) = path.parent.glob("*.cursor.json")
+        while "restart" in cursor.read_text():
+            time.sleep(0.01)
+        left = shutil.copytree(path.parent, path.parent / "left")  # as a kill now would leave it
+    backend = wrap(log_dir=left, split_by="seed")
+    log(left / path.name, range(5, 8), 2, seed, backends=[backend], resume_step=4)
+    expected = [(step, 1.0 if step < 5 else 2.0) for step in range(8)]
+    assert scalars(left / "seed-3", "attempt") == expected
+
+
+def test_parts_that_go_on_in_the_same_process_are_told_once(tmp_path):
+    backend = TensorBoardBackend(tmp_path, split_by="seed")
+    for attempt in (1, 2):
+        for step in range(4):
+            backend.log({"seed": 3, "attempt": attempt}, step)
+        backend.flush()
+        backend.restart(1)
+    backend.log({"seed": 3, "attempt": 3}, 2)
+    backend.close()
+    assert len(list((tmp_path / "seed-3").iterdir())) == 1
+    assert scalars(tmp_path / "seed-3", "attempt")[-1] == (2, 3.0)
 
 
 def supersede_killed(path, step, moment):

@@ -42,6 +42,16 @@ class Parts(Generic[_Backend]):
         """What the identity of a backend with these parts ends in."""
         return "" if self.field is None else f" split by {self.field}"
 
+    @property
+    def prefix(self) -> str | None:
+        """What the label of each part begins with; no character of it means more to a glob."""
+        return None if self.field is None else _sanitized(f"{self.field}-")
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of the parts that were made."""
+        return [_label(name) for name in self._parts]
+
     def of(self, record: dict[str, Any]) -> _Backend | None:
         """The backend that a record belongs to; None if it belongs to no part."""
         if self.field is None:
@@ -67,8 +77,12 @@ class Parts(Generic[_Backend]):
 
 
 def _label(name: str) -> str:
-    label = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:_LABEL_CHARACTERS]
+    label = _sanitized(name)
     if label == name:
         return label
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{label}-{digest}"
+
+
+def _sanitized(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:_LABEL_CHARACTERS]

@@ -11,6 +11,7 @@ import time as clock
 from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from vibe_rl.metrics.backends.inert import primary_only
@@ -62,8 +63,7 @@ class TensorBoardBackend:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str], *, split_by: str | None = None) -> None:
-        self._parts = Parts(split_by, lambda _, label: self._part(label))
-        self._went_back_to: int | None = None
+        self._parts = Parts(split_by, lambda _, label: TensorBoardBackend(self._dir / label))
         self._new_event, self._crc32c = _library()
         self._dir = writable(log_dir, "log_dir")
         self._file: BinaryIO | None = None
@@ -121,14 +121,18 @@ class TensorBoardBackend:
         Args:
             step: The last step whose points stay.
         """
-        self._went_back_to = step
-        for part in self._parts:
-            part.restart(step)
         if self._file is None:
             self._file = self._open()
         event = self._new_event(wall_time=clock.time(), step=step + 1)
         event.session_log.status = event.session_log.START
         self._append(self._file, event.SerializeToString())
+        for part in self._parts:
+            part.restart(step)
+        # Now, for those of an earlier process may get no more records, or not before a kill.
+        for directory in self._left_parts():
+            part = TensorBoardBackend(directory)
+            part.restart(step)
+            part.close()
 
     def flush(self) -> None:
         """Hand everything to the operating system, so that TensorBoard sees it.
@@ -159,11 +163,13 @@ class TensorBoardBackend:
             for part in self._parts:
                 stack.callback(part.close)
 
-    def _part(self, label: str) -> TensorBoardBackend:
-        part = TensorBoardBackend(self._dir / label)
-        if self._went_back_to is not None:
-            part.restart(self._went_back_to)
-        return part
+    def _left_parts(self) -> set[Path]:
+        """The directories of parts that this backend has not made, or not yet."""
+        prefix = self._parts.prefix
+        if prefix is None:
+            return set()
+        files = self._dir.glob(f"{prefix}*/events.out.tfevents.*")
+        return {file.parent for file in files} - {self._dir / label for label in self._parts.labels}
 
     def _open(self) -> BinaryIO:
         """Begin the event file. Not before there is something for it: empty ones would pile up."""
