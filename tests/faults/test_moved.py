@@ -125,6 +125,25 @@ def test_a_backend_that_lags_misses_what_was_emptied_and_repeats_nothing(count, 
     assert [value for _, _, value in points] == list(range(10_000))
 
 
+def test_a_slow_backend_gets_what_comes_while_it_is_at_work_before_the_file_is_rotated(path):
+    class Slow(Recorder):
+        def log(self, record, step=None):
+            at_work.set()
+            go_on.wait()
+            super().log(record)
+
+    at_work, go_on = threading.Event(), threading.Event()
+    backend = Slow()
+    with MetricsLogger(path, [backend]) as logger:
+        for move in (lambda path: None, rotate, lambda path: None):
+            logger.write({"i": logger.stats.written})
+            logger._writer.flush()
+            at_work.wait()  # on the first one, having seen no other
+            move(path)
+        go_on.set()
+    assert backend.taken == [0, 1, 2]
+
+
 @pytest.mark.parametrize("edit", ["the first lines taken out", "nothing changed"])
 def test_an_edited_copy_that_takes_the_place_is_not_delivered_again(edit, path, tmp_path):
     backends = [Recorder(), isolated(FileBackend, tmp_path / "log")]

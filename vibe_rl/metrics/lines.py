@@ -101,7 +101,11 @@ class Lines:
         return size
 
     def move_on(self) -> bool:
-        """Go to the file that has taken this one's place, once a logger appends there."""
+        """Go to the file that has taken this one's place, once a logger appends there.
+
+        Returns:
+            Whether to go on reading: there, or here, where lines have come before the logger went.
+        """
         try:
             other = self._path.stat()
         except OSError:
@@ -115,6 +119,8 @@ class Lines:
             start = Position(note["byte"], note["ordinal"])
         if start is None:
             return False
+        if self.byte < self.size and self.peek():
+            return True
         before, self._fd = self._fd, os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         os.close(before)
         self._file_id = self.file_id()
