@@ -17,6 +17,8 @@ from vibe_rl.cli import main
 from vibe_rl.cli.overview import overview
 from vibe_rl.cli.select import metrics_files
 from vibe_rl.metrics import MetricsLogger, read_metrics
+from vibe_rl.metrics.append import process_path
+from vibe_rl.metrics.reading import state
 from vibe_rl.run_dir import RunDir
 
 FINISHED, CRASHED, RUNNING = "ppo_20260101_120000", "ppo_20260101_130000", "dqn_20260101_140000"
@@ -332,6 +334,79 @@ def test_tail_follows_until_the_run_ends(running):
         assert process.stdout.read() == b""
         assert f"{RUNNING} finished" in process.stderr.read().decode()
     assert process.returncode == 0
+
+
+@pytest.fixture
+def between_looks(monkeypatch):
+    """Have these happen one by one, each before it is asked again whether the run has ended."""
+
+    def happen(*events):
+        left = [*events]
+        files = state.metrics_files
+
+        def asked(path):
+            if left:
+                left.pop(0)()
+            return files(path)
+
+        monkeypatch.setattr(state, "metrics_files", asked)
+
+    return happen
+
+
+def test_tail_follows_a_file_that_is_rotated(running, capfd, between_looks):
+    path = RunDir(run_id=RUNNING).log_path()
+
+    def write(*steps):
+        for step in steps:
+            running.write({"step": step})
+        running.flush()
+
+    write(0, 1)
+    between_looks(
+        lambda: (write(2), path.rename("rotated.1")),
+        lambda: None,
+        lambda: write(3),
+        lambda: (write(4), path.rename("rotated.2"), write(5)),
+        running.close,
+    )
+    assert main(["tail", RUNNING, "-f", "--json", "-n", "1"]) == 0
+    out, err = capfd.readouterr()
+    assert [json.loads(line)["step"] for line in out.splitlines()] == [1, 2, 3, 4, 5]
+    assert f"{RUNNING} finished" in err
+
+
+def test_tail_shows_what_a_process_that_goes_back_has_kept_once(tmp_path, capfd, between_looks):
+    path = tmp_path / "job" / "logs" / "metrics.jsonl"
+    back, on = (process_path(path, process) for process in range(2))
+
+    def log(steps, **settings):
+        with MetricsLogger(back, **settings) as logger:
+            for step in steps:
+                logger.write({"step": step})
+
+    other = MetricsLogger(on)
+    log(range(10))
+    between_looks(lambda: log(range(5, 8), resume_step=4), other.close)
+    assert main(["tail", str(path.parent.parent), "-f", "--json", "-n", "3"]) == 0
+    steps = [json.loads(line)["step"] for line in capfd.readouterr().out.splitlines()]
+    assert steps == [7, 8, 9, 5, 6, 7]
+
+
+def test_lines_that_are_no_records_are_passed_over_while_following(running, capfd, between_looks):
+    path = RunDir(run_id=RUNNING).log_path()
+    running.write({"step": 0})
+    running.flush()
+
+    def garble():
+        with path.open("ab") as file:
+            file.write(b'garbage\n{"step":1}\n')
+
+    between_looks(garble, running.close)
+    assert main(["tail", RUNNING, "-f", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert [json.loads(line)["step"] for line in out.splitlines()] == [0, 1]
+    assert err == f"vibe-rl: {RUNNING} finished\n"
 
 
 def test_ctrl_c_ends_following(running):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +16,6 @@ from vibe_rl.cli.select import LATEST, find_run, metrics_files, run_name
 if TYPE_CHECKING:
     from vibe_rl.metrics.reading.tail import Sample
 
-# Between two looks at a file that is followed.
-_LOOK_S = 0.2
 # A field that the newest records lack is looked for in so much of each file.
 _SEARCHED_BYTES = 1 << 20
 
@@ -45,20 +43,19 @@ def tail(
     """
     if newest < 0:
         raise UsageError(f"--newest is a number of records, 0 or more, not {newest}")
-    from vibe_rl.metrics.reading.tail import tail_records  # noqa: PLC0415 - see `_shower`
-
     path = find_run(run, base_dir)
     show = _shower(column, follow=follow, json=json)
-    samples = {file: tail_records(file, newest) for file in metrics_files(path)}
-    if not follow:  # what is yet to come may have any field
-        _check_columns(column, path, samples.values())
-    for sample in samples.values():
-        show(sample.records)
     if follow:
-        for records in _follow(path, samples):
-            show(records)
+        _follow(path, newest, show)
         print(f"vibe-rl: {run_name(path)} {_end(path)}", file=sys.stderr)
-    elif newest and not any(sample.records for sample in samples.values()):
+        return
+    from vibe_rl.metrics.reading.tail import tail_records  # noqa: PLC0415 - see `_shower`
+
+    samples = [tail_records(file, newest) for file in metrics_files(path)]
+    _check_columns(column, path, samples)
+    for sample in samples:
+        show(sample.records)
+    if newest and not any(sample.records for sample in samples):
         print(f"vibe-rl: {run_name(path)} has no records yet; -f waits for them", file=sys.stderr)
 
 
@@ -78,24 +75,14 @@ def _check_columns(column: tuple[str, ...], path: Path, samples: Iterable[Sample
             raise UsageError(f"no record has a field {name!r}; {instead_of(name, sorted(there))}")
 
 
-def _follow(path: Path, samples: dict[Path, Sample]) -> Iterator[list[dict[str, Any]]]:
-    """What lands after the samples in the run's files, until the run ends."""
-    from vibe_rl.metrics.reading.state import run_state  # noqa: PLC0415 - see `_shower`
-    from vibe_rl.metrics.reading.tail import sample_records  # noqa: PLC0415
+def _follow(path: Path, newest: int, show: Show) -> None:
+    """Show the newest records, and what lands after them, until the run ends."""
+    from vibe_rl.metrics.reading.follow import tail_and_follow  # noqa: PLC0415 - see `_shower`
 
-    has_ended = came = False
-    while came or not has_ended:
-        # Asked before the last look at the files, so that nothing can come after it.
-        has_ended, came = run_state(path).state in ("finished", "crashed"), False
-        for file in metrics_files(path):
-            last = samples.get(file)
-            start, file_id = (last.end, last.file_id) if last else (0, None)
-            samples[file] = sample = sample_records(file, start=start, file_id=file_id)
-            if sample.records:
-                came = True
-                yield sample.records
-        if not came and not has_ended:
-            time.sleep(_LOOK_S)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of lines that are no records
+        for records in tail_and_follow(path, newest):
+            show(records)
 
 
 def _end(path: Path) -> str:

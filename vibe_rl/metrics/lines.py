@@ -73,6 +73,10 @@ class Lines:
         """The file's size now, in bytes."""
         return os.fstat(self._fd).st_size
 
+    def fileno(self) -> int:
+        """The file's descriptor."""
+        return self._fd
+
     def file_id(self) -> str | None:
         """What tells this file from another of its name: a digest of its first line, if whole."""
         first, newline, _ = os.pread(self._fd, _FIRST_LINE_BYTES, 0).partition(b"\n")
@@ -92,10 +96,10 @@ class Lines:
         """Look at the file anew; gives its size."""
         size, file_id = self.size, self.file_id()
         if self._file_id not in (None, file_id):
-            _log.warning("%s was written anew: backends go on at its start", self._path)
+            _log.warning("%s was written anew: going on at its start", self._path)
             self.seek(Position(0, 0))
         elif size < self.byte:
-            _log.warning("%s was cut short: backends go on at its new end", self._path)
+            _log.warning("%s was cut short: going on at its new end", self._path)
             self.seek(self.end())
         self._file_id = file_id
         return size
@@ -121,7 +125,11 @@ class Lines:
             return False
         if self.byte < self.size and self.peek():
             return True
-        before, self._fd = self._fd, os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        before = self._fd
+        try:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # that one was moved as well
+            return False
         os.close(before)
         self._file_id = self.file_id()
         self.seek(start)

@@ -69,6 +69,19 @@ def share(fd: int) -> bool:
     return True
 
 
+def is_locked(fd: int) -> bool:
+    """Whether somebody else has an open file locked, or locks don't work on this file system.
+
+    If nobody has, this takes the lock for a moment.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    unlock(fd)
+    return False
+
+
 def unlock(fd: int) -> None:
     """Give a lock back before its descriptor is closed.
 

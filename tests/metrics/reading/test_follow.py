@@ -6,6 +6,10 @@ import pytest
 
 from vibe_rl.metrics import MetricsLogger, iter_metrics
 from vibe_rl.metrics.append import process_path
+from vibe_rl.metrics.reading import follow, state
+from vibe_rl.metrics.reading.follow import tail_and_follow
+from vibe_rl.metrics.reading.state import RunState, run_state
+from vibe_rl.metrics.reading.tail import tail_records
 
 LOG_ON = """
 import sys
@@ -18,6 +22,24 @@ print("logged", flush=True)
 sys.stdin.readline()
 logger.close()
 """
+
+
+@pytest.fixture
+def between_looks(monkeypatch):
+    """Have these happen one by one, each before the follower asks again whether a run has ended."""
+
+    def happen(*events):
+        left = [*events]
+        files = state.metrics_files
+
+        def asked(path):
+            if left:
+                left.pop(0)()
+            return files(path)
+
+        monkeypatch.setattr(state, "metrics_files", asked)
+
+    return happen
 
 
 def steps(records):
@@ -96,6 +118,134 @@ def test_a_file_that_another_takes_the_place_of_is_read_to_its_end_and_then_the_
     logger.write({"step": 2})
     logger.close()
     assert steps(records) == [1, 2]
+
+
+def test_a_live_run_whose_file_was_moved_has_not_ended(tmp_path, between_looks):
+    path = tmp_path / "metrics.jsonl"
+    logger = MetricsLogger(path)
+    logger.write({"step": 0})
+    logger.flush()
+    records = iter_metrics(path, follow=True)
+    assert next(records)["step"] == 0
+
+    def write(step):
+        logger.write({"step": step})
+        logger.flush()
+
+    between_looks(
+        lambda: path.rename(tmp_path / "metrics.1.jsonl"),
+        lambda: None,
+        lambda: write(1),
+        lambda: (path.rename(tmp_path / "metrics.2.jsonl"), path.touch()),
+        lambda: None,
+        lambda: write(2),
+        logger.close,
+    )
+    assert steps(records) == [1, 2]
+
+
+def test_a_run_whose_logger_goes_on_while_it_is_asked_has_not_ended(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsLogger(path)
+    first.write({"step": 0})
+    first.flush()
+    records = iter_metrics(path, follow=True)
+    assert next(records)["step"] == 0
+    path.rename(tmp_path / "metrics.1.jsonl")
+    states = []
+    second = []
+
+    def asked(path):
+        states.append(run_state(path).state)
+        if len(states) == 1:  # the first lets go of the old file, the second has the new one
+            second.append(MetricsLogger(path))
+            first.close()
+        if len(states) == 2:
+            second[0].write({"step": 1})
+            second[0].close()
+        return RunState(states[-1])
+
+    monkeypatch.setattr(follow, "run_state", asked)
+    assert steps(records) == [1]
+    assert states[:2] == ["crashed", "running"]
+
+
+def test_a_process_of_a_job_whose_file_was_moved_has_not_ended(tmp_path, between_looks):
+    path = tmp_path / "metrics.jsonl"
+    paths = [process_path(path, process) for process in range(2)]
+    loggers = [MetricsLogger(each) for each in paths]
+    loggers[1].write({"step": 0})
+    loggers[1].flush()
+    records = iter_metrics(path, follow=True)
+    assert next(records)["step"] == 0
+    between_looks(
+        lambda: (loggers[0].close(), paths[1].rename(tmp_path / "away")),
+        lambda: None,
+        lambda: loggers[1].write({"step": 1}) or loggers[1].close(),
+    )
+    assert steps(records) == [1]
+
+
+def test_a_killed_logger_whose_file_was_moved_has_ended(tmp_path, python):
+    path = tmp_path / "metrics.jsonl"
+    process = python(LOG_ON, path)
+    process.stdin.write("1\n")
+    process.stdin.flush()
+    records = iter_metrics(path, follow=True)
+    assert next(records)["step"] == 0
+    path.rename(tmp_path / "metrics.1.jsonl")
+    process.kill()
+    assert list(records) == []
+
+
+def test_of_loggers_that_have_noted_their_end_no_lock_is_asked(tmp_path, monkeypatch):
+    """For where locks don't work, each file may be locked."""
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLogger(path) as logger:
+        logger.write({"step": 0})
+    for module in (follow, state):
+        monkeypatch.setattr(module, "is_locked", lambda fd: pytest.fail("it was asked"))
+    assert steps(iter_metrics(path, follow=True)) == [0]
+
+
+def test_what_lands_after_the_newest_records_is_read_wherever_it_lands(tmp_path, between_looks):
+    path = tmp_path / "metrics.jsonl"
+    logger = MetricsLogger(path)
+
+    def write(*steps):
+        for step in steps:
+            logger.write({"step": step})
+        logger.flush()
+
+    write(0, 1, 2)
+    between_looks(
+        lambda: (write(3), path.rename(tmp_path / "metrics.1.jsonl")),  # unseen by its name
+        lambda: write(4),
+        lambda: (write(5), path.rename(tmp_path / "metrics.2.jsonl"), write(6)),
+        logger.close,
+    )
+    found = tail_and_follow(path, 2)
+    assert steps(next(found)) == [1, 2]
+    assert steps(record for records in found for record in records) == [3, 4, 5, 6]
+
+
+def test_a_file_that_is_moved_while_its_newest_records_are_read_is_read_anew(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLogger(path) as logger:
+        logger.write({"step": 0})
+        logger.flush()
+
+        def moved(path, n):
+            monkeypatch.undo()
+            path.rename(tmp_path / "metrics.1.jsonl")
+            logger.write({"step": 1})
+            logger.flush()
+            return tail_records(path, n)
+
+        monkeypatch.setattr(follow, "tail_records", moved)
+        found = tail_and_follow(path, 9)
+        assert steps(next(found)) == [1]
+    assert list(found) == []
 
 
 def test_a_run_that_goes_back_to_a_step_goes_on_from_there(tmp_path):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vibe_rl.metrics.append import read_writers
-from vibe_rl.metrics.locks import unlock
+from vibe_rl.metrics.locks import is_locked
 from vibe_rl.metrics.reading.blocks import metrics_files
 from vibe_rl.run_dir import RunDir
 
@@ -98,14 +96,11 @@ def _is_locked(path: Path) -> bool:
     """Whether a logger has the file open."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            unlock(file.fileno())
+            return is_locked(file.fileno())
     except FileNotFoundError:
         return False
-    except OSError as error:
-        # Where locks don't work, a logger that noted no end may well be alive.
-        return error.errno != errno.ENOENT
-    return False
+    except OSError:  # a logger that noted no end may well be alive
+        return True
 
 
 def _modified(path: Path) -> float | None:
