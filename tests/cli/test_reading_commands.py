@@ -153,6 +153,24 @@ def job():
     return run
 
 
+@pytest.fixture
+def sparse(monkeypatch):
+    """A run of two processes whose files are sampled, in which few records have some metrics."""
+    monkeypatch.setattr("vibe_rl.cli.show._MOST_BYTES", 1 << 16)
+    run = RunDir(run_id="sparse")
+    odd = {"eval_return": 0.0, "train": {"return": 9.0}, "eval": "none"}
+    rare = {
+        0: {step: {"eval": {"return": 2.0}} for step in range(9_000, 30_000, 5)},
+        1: {8_000: {"eval": {"return": 1.0}}, 31_000: {"eval/return": 3.0}},
+    }
+    rare[0][31_001] = {"late": float("nan")}
+    for process, path in enumerate([run.log_path(), run.log_path("metrics.p1.jsonl")]):
+        with MetricsLogger(path) as logger:
+            for step in range(40_000):
+                logger.write({"step": step, **odd, **rare[process].get(step, {})})
+    return run
+
+
 def test_show_sums_up_the_files_of_all_processes(capsys, job):
     (loss,) = (
         metric for metric in json.loads(lines(capsys, "show", "job", "--json")[0])["metrics"]
@@ -192,6 +210,16 @@ def test_show_counts_what_each_backend_has_not_had(capsys):
     (backend,) = json.loads(lines(capsys, "show", "fed", "--json")[0])["backends"]
     assert (backend["behind"], backend["fed"]) == (3, False)
     assert "3 records behind: vibe-rl sync" in "\n".join(lines(capsys, "show", "fed"))
+
+
+def test_of_a_sample_first_last_and_nonfinite_values_are_those_of_the_whole_files(capsys, sparse):
+    shown = json.loads(lines(capsys, "show", "sparse", "--json")[0])
+    assert shown["fraction"] < 1
+    found = {each.pop("metric"): each for each in shown["metrics"]}
+    assert (found["eval/return"]["first"], found["eval/return"]["last"]) == (1.0, 3.0)
+    assert (found["eval/return"]["min"], found["eval/return"]["max"]) == (1.0, 3.0)
+    none = dict.fromkeys(("first", "last", "min", "max"))
+    assert found["late"] == {"count": 0, **none, "nonfinite": 1, "nonfinite_step": 31_001}
 
 
 def test_show_says_what_a_users_own_check_found_and_when(capsys):

@@ -37,7 +37,8 @@ def show(
         run: A path, an id, the beginning of one, or latest.
         base_dir: The directory of all runs.
         exact: Read all of a file that is larger than 32 MB; otherwise, least and greatest values
-            are those of a sample. First and last values, and those that are not finite, are exact.
+            are those of a sample, and a metric that few records have may not be listed. First and
+            last values, and those that are not finite, are exact.
         json: Print one JSON object.
     """
     # Here, because --help shall not wait for NumPy.

@@ -12,8 +12,9 @@ from vibe_rl.cli.select import metrics_files
 from vibe_rl.metrics.alarms import AlertBackend
 from vibe_rl.metrics.feed.cursor import is_in_use, saved_positions
 from vibe_rl.metrics.lines import count_lines
-from vibe_rl.metrics.reading.fields import is_number, metrics_of
+from vibe_rl.metrics.reading.fields import is_number, metric_names, metrics_of
 from vibe_rl.metrics.reading.nonfinite import first_nonfinite
+from vibe_rl.metrics.reading.search import find_records
 from vibe_rl.metrics.reading.tail import most_of_each, sample_records
 
 
@@ -63,7 +64,8 @@ class Summary:
 
     Attributes:
         metrics: In the order of their first values. First and last values are those of the whole
-            file in any case, and so are non-finite ones.
+            file in any case, and so are non-finite ones. What a sample has no record of is among
+            them, at the end, only if it was not finite.
         fraction: How much of the files was read; 1.0 is all.
         corrupt: How many of the lines that were read are no records.
         torn: How many bytes at the files' ends are no whole line.
@@ -91,7 +93,10 @@ def summarise(run: Path, most_bytes: int | None) -> Summary:
     if len(files) > 1:  # a job's processes, which went side by side
         records.sort(key=_step)
     _add(found, records)
-    for metric, first in first_nonfinite(run).items():
+    nonfinite = first_nonfinite(run)
+    if any(sample.fraction < 1 for sample in samples):
+        _find_ends(found, files, nonfinite)
+    for metric, first in nonfinite.items():
         if metric in found:
             found[metric].nonfinite, found[metric].nonfinite_step = first.count, first.step
     read = [sample.fraction * sample.end for sample in samples]
@@ -120,6 +125,25 @@ def _step(record: Mapping[str, Any]) -> float:
     return step if is_number(step) and not math.isnan(step) else -math.inf
 
 
+def _find_ends(
+    found: dict[str, MetricSummary], files: list[Path], nonfinite: Iterable[str]
+) -> None:
+    """Correct a sample's first and last values, and add the metrics of which it has none."""
+    metrics = metric_names(dict.fromkeys([*found, *nonfinite]))
+    for is_last in (False, True):
+        ends = [find_records(file, metrics, numeric=True, last=is_last) for file in files]
+        for metric in metrics:
+            records = sorted((end[metric] for end in ends if metric in end), key=_step)
+            if records:
+                value = metrics_of(records[-1 if is_last else 0])[metric]
+                summary = found.setdefault(metric, MetricSummary(metric, 0, value, value))
+                if is_last:
+                    summary.last = value
+                else:
+                    summary.first = value
+                _widen(summary, value)
+
+
 def _add(found: dict[str, MetricSummary], records: Iterable[Mapping[str, Any]]) -> None:
     for record in records:
         for metric, value in metrics_of(record).items():
@@ -128,7 +152,11 @@ def _add(found: dict[str, MetricSummary], records: Iterable[Mapping[str, Any]]) 
                 summary = found[metric] = MetricSummary(metric, 0, value, value)
             summary.count += 1
             summary.last = value
-            if math.isfinite(value):
-                # In this order: what is compared with NaN is false.
-                summary.min = value if not value >= summary.min else summary.min
-                summary.max = value if not value <= summary.max else summary.max
+            _widen(summary, value)
+
+
+def _widen(summary: MetricSummary, value: float) -> None:
+    if math.isfinite(value):
+        # In this order: what is compared with NaN is false.
+        summary.min = value if not value >= summary.min else summary.min
+        summary.max = value if not value <= summary.max else summary.max

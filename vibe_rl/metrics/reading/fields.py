@@ -32,6 +32,18 @@ def flat(record: Mapping[str, Any], separator: str = "/") -> Iterator[tuple[str,
             yield name, value
 
 
+def values_at(record: Mapping[str, Any], name: str) -> Iterator[Any]:
+    """A record's values of a field, by its name in `flat`: one, unless names with a / collide."""
+    if name in record and not (isinstance(record[name], Mapping) and record[name]):
+        yield record[name]
+    cut = name.find("/")
+    while cut >= 0:
+        held = record.get(name[:cut])
+        if isinstance(held, Mapping):
+            yield from values_at(held, name[cut + 1 :])
+        cut = name.find("/", cut + 1)
+
+
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
     """A record's numeric metrics, by their names in `flat`."""
     return {n: value for n, value in flat(record) if is_number(value) and n not in _PLACES}
