@@ -275,6 +275,17 @@ def test_a_column_that_the_newest_records_lack_is_shown_empty(capsys):
     assert last.split() == ["49", "-"]
 
 
+def test_a_field_that_few_records_of_a_large_file_have_is_not_refused(capsys, sparse, monkeypatch):
+    monkeypatch.setattr("vibe_rl.cli.tail._SEARCHED_BYTES", 1 << 12)
+    monkeypatch.setattr("vibe_rl.metrics.reading.series._NAMES_BYTES", 1 << 12)
+    assert lines(capsys, "tail", "sparse", "-n", "1", "--column", "late")[1].split() == ["-"]
+    assert main(["runs", "sparse", "--json", "--metric", "late"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["last"] is None
+    assert re.fullmatch("vibe-rl: the few kilobytes .* have no metric 'late'; there are: .*\n", err)
+    assert main(["tail", "sparse", "--column", "latee"]) == 2
+
+
 def test_a_column_is_waited_for_while_following(running):
     running.write({"step": 1})
     running.flush()

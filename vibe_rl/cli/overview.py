@@ -13,7 +13,7 @@ from vibe_rl.metrics.reading.tail import sample_records
 from vibe_rl.run_dir import RunDir
 
 # Of a larger file, as much is read, at eight places: ten to sixty records.
-_MOST_BYTES = 1 << 12
+MOST_BYTES = 1 << 12
 # And as much at its end, for steps per second are those of the last records.
 _END_BYTES = 1 << 11
 _RATE_RECORDS = 20
@@ -73,9 +73,9 @@ def _read(run: RunDir, metric: str | None) -> Overview:
     files = metrics_files(run)
     state = run_state(run)
     stats = [file.stat() for file in files]
-    records = sample_records(files[0], _MOST_BYTES).records if files else []
+    records = sample_records(files[0], MOST_BYTES).records if files else []
     newest = records
-    if files and stats[0].st_size > _MOST_BYTES:
+    if files and stats[0].st_size > MOST_BYTES:
         # It may begin in the middle of a line; and all of it may be the middle of one.
         end = sample_records(files[0], start=stats[0].st_size - _END_BYTES).records
         newest = end if len(end) > 1 else records

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from vibe_rl.cli import UsageError
 from vibe_rl.cli.select import all_runs
+from vibe_rl.cli.text import printable
 
 if TYPE_CHECKING:
     from vibe_rl.cli.overview import Overview
@@ -56,9 +57,8 @@ def runs(
         json: Print a JSON object a line, with times in seconds since the epoch and sizes in bytes.
     """
     # Here, because --help shall not wait for NumPy.
-    from vibe_rl.cli.overview import overview  # noqa: PLC0415
+    from vibe_rl.cli.overview import MOST_BYTES, overview  # noqa: PLC0415
     from vibe_rl.metrics.jsonl import encode  # noqa: PLC0415
-    from vibe_rl.metrics.reading.fields import instead_of  # noqa: PLC0415
 
     if newest is not None and newest < 1:
         raise UsageError(f"--newest is a number of runs, at least 1, not {newest}")
@@ -68,7 +68,7 @@ def runs(
         found = found[-newest:]  # they are in that order, and the others need not be read
     rows = [overview(run, metric) for run in found]
     if metric and rows and all(row.last is None for row in rows):
-        raise UsageError(f"no run has a metric {metric!r}; {instead_of(metric, _metrics(found))}")
+        _say_that_none_has(metric, found, is_sure=all(row.bytes <= MOST_BYTES for row in rows))
     rows = [row for row in rows if state in (None, row.state)]
     if sort != "started":
         rows.sort(key=lambda row: _key(row, sort))
@@ -83,12 +83,17 @@ def runs(
         print(what if all_there else _NO_RUN.format(base_dir), file=sys.stderr)
 
 
-def _metrics(runs: list[RunDir]) -> set[str]:
-    """The names of some runs' metrics."""
-    from vibe_rl.metrics.reading.fields import metric_names  # noqa: PLC0415 - as above
+def _say_that_none_has(metric: str, runs: list[RunDir], *, is_sure: bool) -> None:
+    """Refuse a metric that no run has, or say that none was found in what is read of the runs."""
+    from vibe_rl.metrics.reading.fields import instead_of, metric_names  # noqa: PLC0415 - as above
     from vibe_rl.metrics.reading.series import numeric_fields  # noqa: PLC0415
 
-    return {name for run in runs[-_NAMING:] for name in metric_names(numeric_fields(run))}
+    there = {name for run in runs[-_NAMING:] for name in metric_names(numeric_fields(run))}
+    instead = "" if metric in there else f"; {instead_of(metric, there)}"
+    if is_sure:
+        raise UsageError(f"no run has a metric {metric!r}{instead}")
+    message = f"the few kilobytes that are read of each run have no metric {metric!r}{instead}"
+    print(f"vibe-rl: {printable(message)}", file=sys.stderr)
 
 
 def _matches(run_id: str, pattern: str) -> bool:

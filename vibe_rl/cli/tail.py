@@ -16,7 +16,7 @@ from vibe_rl.cli.select import LATEST, find_run, metrics_files, run_name
 if TYPE_CHECKING:
     from vibe_rl.metrics.reading.tail import Sample
 
-# A field that the newest records lack is looked for in so much of each file.
+# The fields that an error names are those of a sample of so much of each file.
 _SEARCHED_BYTES = 1 << 20
 
 Show = Callable[[list[dict[str, Any]]], None]
@@ -60,8 +60,9 @@ def tail(
 
 
 def _check_columns(column: tuple[str, ...], path: Path, samples: Iterable[Sample]) -> None:
-    """Refuse a field that no record has, as far as is known of a large file."""
+    """Refuse a field that no record has."""
     from vibe_rl.metrics.reading.fields import flat, instead_of  # noqa: PLC0415 - see `_shower`
+    from vibe_rl.metrics.reading.search import find_records  # noqa: PLC0415
     from vibe_rl.metrics.reading.tail import sample_records  # noqa: PLC0415
 
     there = {name for sample in samples for record in sample.records for name, _ in flat(record)}
@@ -70,6 +71,7 @@ def _check_columns(column: tuple[str, ...], path: Path, samples: Iterable[Sample
     for file in metrics_files(path):
         for record in sample_records(file, _SEARCHED_BYTES).records:
             there.update(name for name, _ in flat(record))
+        there.update(find_records(file, set(column) - there, last=True))
     for name in column:
         if there and name not in there:
             raise UsageError(f"no record has a field {name!r}; {instead_of(name, sorted(there))}")
