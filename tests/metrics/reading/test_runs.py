@@ -65,6 +65,32 @@ def test_seeds_of_the_records_come_before_the_configs(tmp_path):
     assert load_runs(tmp_path)["seed"].tolist() == [4, 5]
 
 
+@pytest.mark.parametrize(
+    ("seed", "own", "expected"),
+    [
+        (3, [None, 7], [3, 7]),
+        (3, [None, "x"], [3.0, "x"]),
+        ("a", [7, None], [7.0, "a"]),
+        (None, [None, 7], [math.nan, 7.0]),
+    ],
+)
+@pytest.mark.parametrize("columns", [None, ["run", "config/seed"]])
+def test_what_is_said_of_a_run_holds_for_each_of_its_records(
+    tmp_path, columns, seed, own, expected
+):
+    run = RunDir("mixed", tmp_path)
+    run.save_config({"seed": seed} if seed else {})
+    with MetricsLogger(run) as logger:
+        for each in own:
+            logger.write(
+                {"run": "own", "config/seed": -1} | ({} if each is None else {"seed": each})
+            )
+    table = load_runs(tmp_path, columns=columns)
+    assert table["run"].tolist() == [run.run_id] * 2
+    assert table["config/seed"].tolist() == [seed or -1] * 2
+    assert str(table["seed"].tolist()) == str(expected)
+
+
 def test_frames_hold_the_columns(tmp_path, runs):
     path = tmp_path / "metrics.jsonl"
     with MetricsLogger(path) as logger:

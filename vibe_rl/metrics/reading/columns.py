@@ -84,7 +84,7 @@ def read_table(
     Returns:
         Those columns that any record has, and the number of records.
     """
-    return join_stretches(_stretches(metrics_path(run), wanted))
+    return join_stretches(run_stretches(metrics_path(run), wanted))
 
 
 def join_stretches(stretches: Iterator[Stretch]) -> tuple[dict[str, Column], int]:
@@ -107,7 +107,8 @@ def file_stretches(path: Path, wanted: Collection[str] | None) -> Iterator[Stret
         yield from chain.from_iterable(_in_threads(path, wanted))
 
 
-def _stretches(path: Path, wanted: Collection[str] | None) -> Iterator[Stretch]:
+def run_stretches(path: Path, wanted: Collection[str] | None) -> Iterator[Stretch]:
+    """Columns of a run's records, of a job's those of all its files, stretch by stretch."""
     if process_paths(path):
         records = iter_metrics(path)
         while batch := list(islice(records, 1000)):

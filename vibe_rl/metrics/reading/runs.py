@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vibe_rl.metrics.reading.columns import join_stretches, read_table
+from vibe_rl.metrics.reading.blocks import metrics_path
+from vibe_rl.metrics.reading.columns import Stretch, join_stretches, run_stretches
 from vibe_rl.metrics.reading.fields import instead_of
 from vibe_rl.metrics.reading.parts import Part, parts_of
 from vibe_rl.metrics.reading.tail import head_records
@@ -37,8 +38,8 @@ def load_runs(
     Returns:
         Arrays with one value for each record, in the order in which the runs started: `"run"`, the
         run's id; `"seed"`, the record's own field or else that of the run's config; the config's
-        fields as `"config/lr"`; and the metrics as `read_columns` gives them. `to_pandas` and
-        `to_polars` take it.
+        fields as `"config/lr"`; and the metrics as `read_columns` gives them, but for those that
+        are called like the run's id or its config's fields. `to_pandas` and `to_polars` take it.
 
     Raises:
         TypeError: If `columns` is a single text.
@@ -52,7 +53,7 @@ def load_runs(
         raise TypeError(f"columns is a list of names, not a text: [{columns!r}]")
     runs = [run for run in find_runs(base_dir) if fnmatchcase(run.run_id, pattern)]
     wanted = None if columns is None else {"seed": None, **dict.fromkeys(columns)}
-    table, rows = join_stretches(_run(run, wanted) for run in runs)
+    table, rows = join_stretches(chain.from_iterable(_of_run(run, wanted) for run in runs))
     found = {name: column.values for name, column in table.items()}
     for name in columns or ():
         if rows and name not in found:
@@ -62,21 +63,20 @@ def load_runs(
     return {"run": found.pop("run", np.empty(0, object)), **found}
 
 
-def _run(run: RunDir, wanted: Collection[str] | None) -> tuple[int, dict[str, Part]]:
-    table, rows = read_table(run, wanted)
+def _of_run(run: RunDir, wanted: Collection[str] | None) -> Iterator[Stretch]:
+    """The columns of a run's records, and what is said of the run, which no field replaces."""
     config = _config(run)
-    labels: dict[str, Any] = {"run": run.run_id}
-    if "seed" in config and "seed" not in table:
-        labels["seed"] = config["seed"]
-    constant = parts_of([{**labels, "config": config}], None) if rows else {}
-    return rows, {
-        **{
-            name: Part(np.repeat(part.values, rows), None)
-            for name, part in constant.items()
-            if part.present is None
-        },
-        **{name: Part(column.values, column.present) for name, column in table.items()},
-    }
+    said = parts_of([{"run": run.run_id, "seed": config.get("seed"), "config": config}], None)
+    for rows, table in run_stretches(metrics_path(run), wanted):
+        if not rows:
+            continue
+        parts = {name: Part(np.repeat(part.values, rows), None) for name, part in said.items()}
+        if own := table.get("seed"):
+            parts["seed"] = own
+            if "seed" in said and own.present is not None:
+                seeds = np.where(own.present, own.values, said["seed"].values)
+                parts["seed"] = Part(seeds, None)
+        yield rows, {**parts, **table, **parts}
 
 
 def _config(run: RunDir) -> dict[str, Any]:
