@@ -159,6 +159,19 @@ def test_plain_values_come_back_as_they_were(config):
     assert round_trip(config) == config
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[1]", "3", '"x"', "null", '{"a": {"_nonfinite": [1]}}'),
+        *('{"a": {"_nonfinite": null}}', '{"a": {"_nonfinite": "x"}}'),
+        '{"a":' + "[" * 1000 + "]" * 1000 + "}",
+    ],
+)
+def test_text_that_is_no_config_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r"."):
+        decode_config(text.encode())
+
+
 def test_the_file_is_for_people_too():
     text = encode_config({"algo": "dqn", "net": {"hidden": 64}})
     assert text == b'{\n  "algo": "dqn",\n  "net": {\n    "hidden": 64\n  }\n}\n'

@@ -55,10 +55,15 @@ def decode_config(text: bytes) -> dict[str, Any]:
         included), `bool` and `None`.
 
     Raises:
-        ValueError: If the text is no JSON.
+        ValueError: If the text is no JSON object, or holds what `encode_config` doesn't write.
     """
-    config: dict[str, Any] = _restore(orjson.loads(text))
-    return config
+    config = orjson.loads(text)
+    if not isinstance(config, dict):
+        raise ValueError(f"a config is a JSON object, not {text!r:.80}")  # noqa: TRY004 - as for other text
+    try:
+        return {name: _restore(value) for name, value in config.items()}
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _plain(value: Any, where: str) -> Any:  # noqa: PLR0911 - one return for each kind of value
@@ -144,6 +149,8 @@ def _plain_array(value: Any, where: str) -> Any:
 def _restore(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {_NONFINITE}:
+            if value[_NONFINITE] not in ("nan", "inf", "-inf"):
+                raise ValueError(f"{value!r:.80} is no number that isn't finite")
             return float(value[_NONFINITE])
         return {name: _restore(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -233,7 +233,7 @@ class RunDir:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is no valid JSON.
+            ValueError: If the file is none that `save_config` wrote.
         """
         path = self._root / _component("filename", filename)
         try:

@@ -200,6 +200,11 @@ def test_show_sums_a_run_up(capsys):
     assert "loss is nan at step 7" in text
 
 
+def test_show_of_a_run_whose_config_is_none_goes_without(capsys):
+    (RunDir(run_id=CRASHED).root / "config.json").write_text("[1]")
+    assert json.loads(lines(capsys, "show", CRASHED, "--json")[0])["config"] is None
+
+
 def test_show_counts_what_each_backend_has_not_had(capsys):
     run = RunDir(run_id="fed")
     with MetricsLogger(run, [FileBackend("out")]) as logger:

@@ -14,7 +14,7 @@ import pytest
 
 from vibe_rl.cli import main
 from vibe_rl.metrics import read_metrics
-from vibe_rl.run_dir import find_runs
+from vibe_rl.run_dir import RunDir, find_runs
 from vibe_rl.runner import PPOConfig
 
 
@@ -109,6 +109,25 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capfd):
     ):
         assert main(["train", "--resume", *args]) == 2
         assert message in capfd.readouterr().err
+
+
+def test_a_run_that_is_damaged_does_not_go_on_and_says_so_in_a_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    run, saved = RunDir(run_id="mine"), dataclasses.asdict(CONFIG)
+    run.checkpoint_dir(40).mkdir()
+
+    def refused():
+        capfd.readouterr()
+        assert main(["train", "--resume", "mine", "--no-tensorboard"]) == 2
+        return capfd.readouterr().err.splitlines()[-1]
+
+    for wrong in ({"hidden_sizes": 64}, {"env_id": 5}, {"total_timesteps": "many"}):
+        run.save_config(saved | wrong)
+        assert re.fullmatch(f"vibe-rl: error: {next(iter(wrong))} must be .*", refused())
+    (run.root / "config.json").write_text("[1]")
+    assert "config.json is no valid config: a config is a JSON object" in refused()
+    run.save_config(saved)
+    assert re.fullmatch("vibe-rl: error: .* is no checkpoint that .*", refused())
 
 
 SMALL_OFF_POLICY = [

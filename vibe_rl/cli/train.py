@@ -184,7 +184,7 @@ def _checked(algorithm: str, settings: dict[str, Any], run: "RunDir | None" = No
         env = getattr(sys.modules[train.__module__], algorithm.upper()).make_env(config)
         if run is not None:
             check_settings(run, config, env)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # a config that was edited may hold anything
         raise UsageError(str(error)) from error
     return config
 
@@ -199,6 +199,7 @@ def _train(
     is_new: bool,
 ) -> None:
     from vibe_rl.metrics import setup_logging  # noqa: PLC0415 - as above
+    from vibe_rl.runner.checkpoints import CheckpointError  # noqa: PLC0415
 
     stop()
     setup_logging()
@@ -210,9 +211,12 @@ def _train(
         if is_new:
             shutil.rmtree(run.root)  # made just now, and nothing is in it
         raise UsageError(" ".join(str(error).split())) from error
-    _, metrics = getattr(runner, f"train_{algorithm}")(
-        config, run_dir=run, callback=stop, progress=True, backends=backends
-    )
+    try:
+        _, metrics = getattr(runner, f"train_{algorithm}")(
+            config, run_dir=run, callback=stop, progress=True, backends=backends
+        )
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
 
     print(f"Run directory: {os.path.relpath(run.root)}")
     if "eval_return_mean" in metrics:

@@ -13,6 +13,10 @@ from vibe_rl.runner.config import TrainConfig
 from vibe_rl.runner.history import History
 
 
+class CheckpointError(ValueError):
+    """A checkpoint can't be read: it is damaged, or none of ours."""
+
+
 class Saved(NamedTuple):
     """What a checkpoint holds.
 
@@ -69,7 +73,7 @@ class Checkpoints:
             What it holds; None if there is none.
 
         Raises:
-            ValueError: If it holds something else.
+            CheckpointError: If it is damaged, or holds something else.
         """
         path = self._run_dir.latest_checkpoint()
         if path is None:
@@ -79,7 +83,7 @@ class Checkpoints:
         try:
             restored = self._orbax.restore(path, args=args)
         except (OSError, ValueError, TypeError, KeyError) as error:  # which, hangs on what is there
-            raise ValueError(
+            raise CheckpointError(
                 f"{path} is no checkpoint that this version has saved in a run with this config:"
                 " train in a new run directory"
             ) from error

@@ -91,6 +91,14 @@ def test_what_is_said_of_a_run_holds_for_each_of_its_records(
     assert str(table["seed"].tolist()) == str(expected)
 
 
+@pytest.mark.parametrize("text", ["[1]", "null", '{"lr": {"_nonfinite": [1]}}'])
+def test_a_config_that_is_none_hides_no_run(tmp_path, runs, text):
+    (runs[0].root / "config.json").write_text(text)
+    table = load_runs(tmp_path, columns=["return"])
+    assert len(table["run"]) == 6
+    np.testing.assert_array_equal(table["seed"], [math.nan, 11, 11, *[math.nan] * 3])
+
+
 def test_frames_hold_the_columns(tmp_path, runs):
     path = tmp_path / "metrics.jsonl"
     with MetricsLogger(path) as logger:
