@@ -328,6 +328,14 @@ def test_what_somebody_logged_does_nothing_to_the_terminal_and_stays_aligned(cap
     assert len({cell_len(line) for line in tailed[1:]}) == 1
 
 
+@pytest.mark.parametrize("verb", ["runs --json", "show --json", "plot bad -o a.png --metric loss"])
+def test_a_name_that_is_no_utf_8_hides_no_run(capsys, verb):
+    with MetricsLogger(os.fsdecode(b"runs/bad\xff_20260101_150000/logs/metrics.jsonl")) as logger:
+        logger.write({"step": 1, "loss": 1.0})
+    out = "\n".join(lines(capsys, *verb.split()))
+    assert r'"run":"bad\\udcff_20260101_150000"' in out or "loss of 1 run" in out
+
+
 def test_the_command_that_show_gives_can_be_pasted(capsys):
     run = RunDir(run_id="a run's", base_dir="other runs")
     with MetricsLogger(run, [FileBackend("out")]) as logger:

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from vibe_rl.cli import UsageError
 from vibe_rl.cli.select import all_runs
-from vibe_rl.cli.text import printable
+from vibe_rl.cli.text import encodable, printable
 
 if TYPE_CHECKING:
     from vibe_rl.cli.overview import Overview
@@ -75,7 +75,7 @@ def runs(
     rows = rows[-newest:] if newest else rows
     if json:
         for row in rows:
-            sys.stdout.buffer.write(encode(asdict(row)))
+            sys.stdout.buffer.write(encode(asdict(row) | {"run": encodable(row.run)}))
     elif rows:
         _print_table(rows)
     else:

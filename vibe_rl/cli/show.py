@@ -43,6 +43,7 @@ def show(
     """
     # Here, because --help shall not wait for NumPy.
     from vibe_rl.cli.summary import backends, summarise  # noqa: PLC0415
+    from vibe_rl.cli.text import encodable  # noqa: PLC0415
     from vibe_rl.metrics.alarms import read_alarms  # noqa: PLC0415
     from vibe_rl.metrics.jsonl import encode  # noqa: PLC0415
     from vibe_rl.metrics.reading.fields import flat  # noqa: PLC0415
@@ -55,8 +56,8 @@ def show(
     progress, alarms = backends(path), read_alarms(path)
     if json:
         found = {
-            "run": run_name(path),
-            "path": str(path),
+            "run": encodable(run_name(path)),
+            "path": encodable(str(path)),
             **asdict(state),
             "config": config,
             **asdict(summary),

@@ -40,6 +40,11 @@ def printable(text: str) -> str:
     )
 
 
+def encodable(text: str) -> str:
+    """A text as it is, but for the bytes of a file's name that are no UTF-8: these are escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def duration(seconds: float) -> str:
     """A time span in its largest unit: `42s`, `5m`, `3h`, `12d`."""
     seconds = max(seconds, 0.0)

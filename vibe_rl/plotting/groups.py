@@ -43,10 +43,11 @@ def group_runs(runs: Sequence[Run], by: str = "experiment") -> dict[str, list[Ru
 
 def _group(run: Run, by: str) -> str:
     root = _root(run)
+    name = root.name.encode(errors="backslashreplace").decode()  # matplotlib takes UTF-8 alone
     if by == "run":
-        return root.name
+        return name
     if by == "experiment":
-        return _STARTED.sub("", root.name)
+        return _STARTED.sub("", name)
     try:
         config = decode_config((root / "config.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
