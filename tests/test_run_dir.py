@@ -110,6 +110,13 @@ class TestLayout:
                 call()
         assert everything_under(tmp_path) == []
 
+    @pytest.mark.parametrize("make", [lambda base: RunDir("dqn", base), find_runs])
+    def test_the_home_of_nobody_is_refused(self, tmp_path, monkeypatch, make):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match=r"base_dir begins with ~ .*, got '~nosuchuser/runs'"):
+            make("~nosuchuser/runs")
+        assert everything_under(tmp_path) == []
+
     def test_importing_it_imports_no_jax(self):
         code = "import sys, vibe_rl.run_dir; sys.exit('jax' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

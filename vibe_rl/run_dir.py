@@ -48,7 +48,7 @@ class RunDir:
 
     Raises:
         ValueError: If `experiment_name` or `run_id` is not one path component, or `base_dir` is a
-            URL.
+            URL or begins with `~` for a home directory that isn't known.
         TimeoutError: If the first process of the job does not make its `RunDir` within two minutes.
 
     Examples:
@@ -292,7 +292,7 @@ def find_runs(
         was last changed. Directories that are no runs are passed over.
 
     Raises:
-        ValueError: If `base_dir` is a URL.
+        ValueError: If `base_dir` is a URL or begins with `~` for a home directory that isn't known.
 
     Examples:
         >>> latest = find_runs("runs", "pong")[-1]
@@ -341,7 +341,13 @@ def _local_path(base_dir: str | os.PathLike[str]) -> Path:
             f"base_dir must be a local directory, got the URL {os.fspath(base_dir)!r}; "
             "write the run to a local disk, or mount the store, and copy it from there"
         )
-    return Path(base_dir).expanduser().absolute()
+    try:
+        return Path(base_dir).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(
+            "base_dir begins with ~ for a home directory that can't be determined, "
+            f"got {os.fspath(base_dir)!r}"
+        ) from error
 
 
 def _component(argument: str, name: str) -> str:

@@ -515,6 +515,9 @@ def test_a_table_wider_than_the_terminal_says_what_is_left_out(tmp_path):
         (["runs", "-n", "0"], "--newest"),
         (["runs", "--metric", "los"], "no run has a metric 'los'; near it: loss"),
         (["runs", "--base-dir", "s3://bucket"], "s3://bucket"),
+        (["runs", "--base-dir", "~nosuchuser"], "got '~nosuchuser'"),
+        (["show", "~nosuchuser"], "'~nosuchuser' is no run in runs"),
+        (["show", "~nosuchuser/run"], "there is no such file or directory"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(capsys, args, message):

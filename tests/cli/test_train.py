@@ -181,6 +181,7 @@ def test_a_run_is_called_after_what_it_trains(tmp_path, capfd):
         (["--gamma", "2"], "gamma must be between 0.0 and 1.0, not 2.0"),
         (["--experiment-name", "a/b"], "'a/b'"),
         (["--base-dir", "s3://bucket"], "'s3://bucket'"),
+        (["--base-dir", "~nosuchuser"], "got '~nosuchuser'"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(

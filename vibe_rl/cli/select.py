@@ -86,7 +86,7 @@ def metrics_files(run: str | os.PathLike[str]) -> list[Path]:
 
 
 def _as_path(name: str) -> Path | None:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - leaves it as it is if there is no such user
     if path.is_file():
         root = _root_of(path)
         if root is None and not _may_hold_records(path):
