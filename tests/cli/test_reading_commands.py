@@ -264,6 +264,14 @@ def test_tail_of_a_file_without_records_says_so(tmp_path, capsys):
     assert capsys.readouterr() == ("", said)
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"), [([], ["", ""]), (["--column", "loss"], ["loss", "   -", "   -"])]
+)
+def test_tail_of_records_without_fields(tmp_path, capsys, options, shown):
+    (tmp_path / "bare.jsonl").write_text("{}\n{}\n")
+    assert lines(capsys, "tail", "bare.jsonl", *options) == shown
+
+
 def test_a_file_of_something_else_is_no_run(tmp_path, capsys):
     (tmp_path / "make.py").write_text("import vibe_rl\n" * 100_000)
     for verb in (["show"], ["tail"], ["watch"], ["plot", "-o", "a.png"]):

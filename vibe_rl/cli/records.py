@@ -35,13 +35,13 @@ class RecordTable:
         self._terminal = Terminal()
         self._known: dict[str, None] = {}
         self._shown: list[str] = []
-        self._columns: Columns
+        self._columns = Columns("", [])
 
     def show(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Print further records."""
         rows = [dict(flat(record)) for record in records]
         names = [name for row in rows for name in row]
-        if not self._known.keys() >= set(names):
+        if rows and not (self._shown and self._known.keys() >= set(names)):
             self._known |= dict.fromkeys(names)
             self._begin(rows)
         if rows:
