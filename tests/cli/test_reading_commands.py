@@ -369,6 +369,18 @@ def test_show_counts_lines_that_are_no_records(capsys):
     assert (shown["corrupt"], shown["torn"]) == (1, 6)
 
 
+@pytest.mark.parametrize("time", [1e308, "noon"])
+def test_show_passes_over_notes_and_alarms_that_are_none(capsys, time):
+    run = RunDir(run_id=CRASHED)
+    for name in ("metrics.writers.jsonl", "metrics.alarms.jsonl"):
+        path = run.log_path(name)
+        notes = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(note | {"time": time}) + "\n" for note in notes))
+    text = "\n".join(lines(capsys, "show", CRASHED))
+    assert "no logger has written it" in text
+    assert "alarms" not in text
+
+
 def test_a_terminal_of_few_characters_is_no_reason_to_stop():
     command = [sys.executable, "-m", "vibe_rl.cli", "runs"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}

@@ -52,6 +52,20 @@ def test_a_resumed_run_warns_of_no_metric_twice(tmp_path, warnings):
     assert warnings() == [*messages, "loss is nan at step 9"]
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"time": 1e308}, {"time": "x"}, {"time": None}, {"message": 1}, {"metric": [1]}]
+)
+def test_what_is_no_alarm_is_passed_over(tmp_path, warnings, wrong):
+    path = tmp_path / "metrics.jsonl"
+    noted = {"message": "loss is nan", "metric": "loss", "step": None, "time": 1.5, "after": None}
+    alarms_path(path).write_bytes(encode(noted | wrong) + encode(noted))
+    assert [alarm.time for alarm in read_alarms(path)] == [1.5]
+    path.write_bytes(b"{}\n")
+    with MetricsLogger(path) as logger:
+        logger.write({"loss": math.nan})
+    assert warnings() == []
+
+
 def test_the_caller_is_not_the_one_who_warns(tmp_path):
     threads = set()
 

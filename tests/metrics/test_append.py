@@ -141,10 +141,16 @@ def test_a_file_that_took_the_name_while_an_opener_waited_is_the_one_opened(path
     assert [note["ordinal"] for note in read_writers(path) if note["event"] == "open"] == [2]
 
 
-@pytest.mark.parametrize("superseded", ["x", None, [1], -1, 1.5, 2**63])
-def test_notes_that_make_no_sense_are_passed_over(path, superseded):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"superseded": value} for value in ("x", None, [1], -1, 1.5, 2**63)),
+        *({"time": value} for value in ("x", None, True, -1, 1e308)),
+    ],
+)
+def test_notes_that_make_no_sense_are_passed_over(path, wrong):
     note = {"event": "open", "time": 1.5, "pid": 1, "byte": 0, "ordinal": 7}
-    writers_path(path).write_text(json.dumps({**note, "superseded": superseded}) + "\n")
+    writers_path(path).write_text(json.dumps(note | wrong) + "\n")
     assert append(path, b'{"a":1}\n').start_ordinal == 0
 
 

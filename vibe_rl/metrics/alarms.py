@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from vibe_rl.atomic import write_atomically
-from vibe_rl.metrics.append import MetricsFile, NoFile
+from vibe_rl.metrics.append import MetricsFile, NoFile, is_time
 from vibe_rl.metrics.reading.blocks import metrics_files
 from vibe_rl.metrics.reading.nonfinite import first_nonfinite, marked_lines, step_of
 from vibe_rl.run_dir import RunDir
@@ -241,7 +241,9 @@ def _alarm(line: bytes) -> Alarm | None:
     with contextlib.suppress(orjson.JSONDecodeError, TypeError):
         fields = {**orjson.loads(line)}
         fields.pop(_GONE, None)
-        return Alarm(**fields)
+        alarm = Alarm(**fields)
+        is_ours = isinstance(alarm.message, str) and isinstance(alarm.metric, str | None)
+        return alarm if is_ours and is_time(alarm.time) else None
     return None
 
 

@@ -23,6 +23,7 @@ _log = logging.getLogger("vibe_rl")
 # How long the file stays as it is before a torn last line is taken to be nobody's any more.
 _APPEND_S = 0.01
 _BLOCK = 1 << 20
+_MOST_TIME = 1e11  # in the year 5138
 
 
 class MetricsFile:
@@ -220,10 +221,15 @@ def _is_note(note: Any) -> bool:
     if not isinstance(note, dict) or note.get("event") not in ("open", "close"):
         return False
     counts = ("pid", "byte", "ordinal") if note["event"] == "open" else ("byte",)
-    return type(note.get("time")) in (int, float) and all(
+    return is_time(note.get("time")) and all(
         type(count) is int and 0 <= count < 2**63
         for count in (*map(note.get, counts), note.get("superseded", 0))
     )
+
+
+def is_time(value: Any) -> bool:
+    """Whether it is a time in seconds since the epoch that a calendar has a date for."""
+    return type(value) in (int, float) and 0 <= value < _MOST_TIME
 
 
 def next_ordinal(fd: int, size: int, path: Path) -> int:
