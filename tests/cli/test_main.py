@@ -9,6 +9,7 @@ import pytest
 
 import vibe_rl
 from vibe_rl.cli import main
+from vibe_rl.metrics import MetricsLogger
 
 HEAVY = (
     "jax",
@@ -139,6 +140,20 @@ def test_an_error_is_one_line_whatever_it_names(capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    "args", [["sync", "--to", "tensorboard"], ["plot", "-o", "\x1b[2J.png"], ["show"]]
+)
+def test_what_is_said_of_a_run_does_nothing_to_the_terminal(args, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with MetricsLogger("a\x1b[2J/logs/metrics.jsonl") as logger:
+        if args != ["show"]:
+            logger.write({"step": 1, "loss\x1b[2J": 1.0})
+    assert main([args[0], "a\x1b[2J", *args[1:]]) == 0
+    said = "".join(capsys.readouterr())
+    assert r"\x1b[2J" in said
+    assert "\x1b[2J" not in said
 
 
 def test_the_module_is_the_command():

@@ -86,7 +86,8 @@ def plot(
     for message in left_out:
         print(f"vibe-rl: left out: {printable(str(message))}", file=sys.stderr)
     drawn = len(runs) - sum(message.runs for message in left_out)
-    print(f"{os.path.relpath(path)}: {name} of {drawn} {'run' if drawn == 1 else 'runs'}")
+    drawn_of = f"{name} of {drawn} {'run' if drawn == 1 else 'runs'}"
+    print(printable(f"{os.path.relpath(path)}: {drawn_of}"))
 
 
 def _find(name: str, base_dir: str) -> list[Path]:

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from vibe_rl.cli.known_backends import sync_command
 from vibe_rl.cli.select import LATEST, find_run, run_name
+from vibe_rl.cli.text import encodable, printable
 
 if TYPE_CHECKING:
     from vibe_rl.cli.summary import BackendProgress, Summary
@@ -43,7 +44,6 @@ def show(
     """
     # Here, because --help shall not wait for NumPy.
     from vibe_rl.cli.summary import backends, summarise  # noqa: PLC0415
-    from vibe_rl.cli.text import encodable  # noqa: PLC0415
     from vibe_rl.metrics.alarms import read_alarms  # noqa: PLC0415
     from vibe_rl.metrics.jsonl import encode  # noqa: PLC0415
     from vibe_rl.metrics.reading.fields import flat  # noqa: PLC0415
@@ -76,7 +76,7 @@ def show(
     if summary.torn and state.state != "running":  # then, it may be an append under way
         print(f"vibe-rl: its last line is torn: {summary.torn} bytes", file=sys.stderr)
     if not summary.metrics:
-        print(f"vibe-rl: {run_name(path)} has no records yet", file=sys.stderr)
+        print(f"vibe-rl: {printable(run_name(path))} has no records yet", file=sys.stderr)
 
 
 def _config(path: Path) -> dict[str, Any] | None:

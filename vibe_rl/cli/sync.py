@@ -17,6 +17,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from vibe_rl.cli import UsageError
 from vibe_rl.cli.known_backends import options_for
 from vibe_rl.cli.select import find_run
+from vibe_rl.cli.text import printable
 
 if TYPE_CHECKING:
     from vibe_rl.metrics import LogBackend
@@ -70,7 +71,8 @@ def sync(
     feed = Feed(backend, path, Position(0, 0), name=name, from_start=from_start, paced=False)
     delivered = _show(feed)
     stats = feed.stats
-    print(f"{name} took {stats.logged} records of {os.path.relpath(path)}; {stats.failed} failed")
+    where = printable(os.path.relpath(path))
+    print(f"{name} took {stats.logged} records of {where}; {stats.failed} failed")
     if delivered and not (stats.logged or stats.failed or from_start):
         print("It has had everything; --from-start delivers it again")
     if not delivered:
