@@ -40,6 +40,10 @@ def test_a_config_comes_back_from_a_run_directory(tmp_path):
         ({"update_epochs": 0}, "update_epochs"),
         ({"num_minibatches": 0}, "num_minibatches"),
         ({"hidden_sizes": (64, 0)}, "each of hidden_sizes must be an integer of at least 1, not 0"),
+        (
+            {"num_seeds": 2 * 10**12},
+            "num_seeds must be an integer of 1 to 1000000, not 2000000000000",
+        ),
         ({"seed": -1}, "seed must be an integer of 0 to 4294967295, not -1"),
         ({"learning_rate": 0.0}, "learning_rate must be greater than 0.0, not 0.0"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a finite number, not '1e-3'"),

@@ -18,6 +18,8 @@ MOST_STEPS = 2**32 - 1
 MOST_INT = 2**31 - 1
 """The most that compiled code takes as a plain integer."""
 
+_MOST_SEEDS = 1_000_000  # more than any machine trains side by side, and far from the seeds' end
+
 _MOST_FLOAT = 3.4028234e38  # of float32, which all algorithms compute with
 
 
@@ -86,8 +88,8 @@ class TrainConfig:
                     f"{field.name} must be True or False, not {getattr(self, field.name)!r}"
                 )
         check_int("total_timesteps", self.total_timesteps, least=1, most=MOST_STEPS)
+        check_int("num_seeds", self.num_seeds, least=1, most=_MOST_SEEDS)
         for name in (
-            "num_seeds",
             "log_interval",
             "eval_episodes",
             "keep_checkpoints",
