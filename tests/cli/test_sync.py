@@ -1,6 +1,5 @@
 """`vibe-rl sync`: what it delivers, and when it refuses."""
 
-import logging
 import re
 import shlex
 import shutil
@@ -16,15 +15,6 @@ from vibe_rl.cli import main
 from vibe_rl.metrics import MetricsLogger, TensorBoardBackend, WandbBackend
 
 PATH = ["--option", "path=out"]
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging():
-    logger = logging.getLogger("vibe_rl")
-    level, propagate, handlers = logger.level, logger.propagate, logger.handlers[:]
-    yield
-    logger.setLevel(level)
-    logger.propagate, logger.handlers[:] = propagate, handlers
 
 
 @pytest.fixture

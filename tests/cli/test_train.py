@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import re
 import shlex
 import signal
@@ -16,16 +15,6 @@ from vibe_rl.cli import main
 from vibe_rl.metrics import read_metrics
 from vibe_rl.run_dir import RunDir, find_runs
 from vibe_rl.runner import PPOConfig
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging():
-    logger = logging.getLogger("vibe_rl")
-    level, propagate, handlers = logger.level, logger.propagate, logger.handlers[:]
-    yield
-    logger.setLevel(level)
-    logger.propagate, logger.handlers[:] = propagate, handlers
-
 
 # No field at its default.
 CONFIG = PPOConfig(
