@@ -153,7 +153,7 @@ def test_a_full_disk_and_a_full_queue(overflow, landed, run_python, tmp_path):
 
 
 HALF = """
-import os, resource, subprocess, sys
+import os, resource, subprocess, sys, threading
 from vibe_rl.metrics import MetricsLogger
 
 class Taker:
@@ -178,6 +178,13 @@ def write(*numbers):
 
 path, fault, missing = "metrics.jsonl", sys.argv[1], int(sys.argv[2])
 logger = MetricsLogger(path, [taker := Taker()])
+append, at_rest = logger._writer._append, threading.RLock()
+
+def append_unless_at_rest(lines):
+    with at_rest:
+        return append(lines)
+
+logger._writer._append = append_unless_at_rest
 write(100, 101)
 logger.flush()
 size = os.path.getsize(path)
@@ -188,6 +195,7 @@ try:
 except OSError as error:
     assert "2 records have not landed" in str(error)
 assert os.path.getsize(path) == size + size // 2 - missing
+at_rest.acquire()  # or it might look at the file before that befalls it, and append after
 match fault:
     case "deleted":
         os.unlink(path)
@@ -210,6 +218,7 @@ match fault:
             os._exit(0)
         os.wait()
 limit(-1)
+at_rest.release()
 write(104)
 assert logger.flush()
 assert logger.stats.written == 5

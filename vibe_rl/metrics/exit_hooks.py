@@ -16,10 +16,11 @@ def call_at_exit(hook: Hook) -> Callable[[], None]:
     """Have this called at the end of the process; gives what takes that back.
 
     Hooks are called in reverse order. Python tells them of no exception, except in a child of
-    `multiprocessing`.
+    `multiprocessing`, before Python 3.13.
     """
     plain = atexit.register(functools.partial(hook, None))
-    # With fork and forkserver, such a child ends by os._exit(), and calls none but its own hooks.
+    # With fork and forkserver, before Python 3.13, such a child ends by os._exit(), and calls none
+    # but its own hooks.
     final = None
     if (process := sys.modules.get("multiprocessing.process")) and process.parent_process():
         from multiprocessing.util import Finalize  # noqa: PLC0415 - such a child has it already
