@@ -9,6 +9,8 @@ import sys
 import pytest
 from hypothesis import settings
 
+from vibe_rl.metrics.reading import state
+
 # Before anything imports jax.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -75,3 +77,21 @@ def run_python(python):
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture
+def between_looks(monkeypatch):
+    """Have these happen one by one, each before a follower asks again whether a run has ended."""
+
+    def happen(*events):
+        left = [*events]
+        files = state.metrics_files
+
+        def asked(path):
+            if left:
+                left.pop(0)()
+            return files(path)
+
+        monkeypatch.setattr(state, "metrics_files", asked)
+
+    return happen

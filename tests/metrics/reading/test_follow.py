@@ -24,26 +24,18 @@ logger.close()
 """
 
 
-@pytest.fixture
-def between_looks(monkeypatch):
-    """Have these happen one by one, each before the follower asks again whether a run has ended."""
-
-    def happen(*events):
-        left = [*events]
-        files = state.metrics_files
-
-        def asked(path):
-            if left:
-                left.pop(0)()
-            return files(path)
-
-        monkeypatch.setattr(state, "metrics_files", asked)
-
-    return happen
-
-
 def steps(records):
     return [record["step"] for record in records]
+
+
+def followed(path):
+    """A logger that has logged step 0, and the records that follow it."""
+    logger = MetricsLogger(path)
+    logger.write({"step": 0})
+    logger.flush()
+    records = iter_metrics(path, follow=True)
+    assert next(records)["step"] == 0
+    return logger, records
 
 
 def test_records_come_as_they_land_and_end_with_the_logger(tmp_path):
@@ -107,11 +99,7 @@ def test_a_torn_line_waits_for_its_rest(tmp_path):
 
 def test_a_file_that_another_takes_the_place_of_is_read_to_its_end_and_then_the_other(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    logger = MetricsLogger(path)
-    logger.write({"step": 0})
-    logger.flush()
-    records = iter_metrics(path, follow=True)
-    assert next(records)["step"] == 0
+    logger, records = followed(path)
     logger.write({"step": 1})
     logger.flush()
     path.rename(tmp_path / "metrics.1.jsonl")
@@ -122,11 +110,7 @@ def test_a_file_that_another_takes_the_place_of_is_read_to_its_end_and_then_the_
 
 def test_a_live_run_whose_file_was_moved_has_not_ended(tmp_path, between_looks):
     path = tmp_path / "metrics.jsonl"
-    logger = MetricsLogger(path)
-    logger.write({"step": 0})
-    logger.flush()
-    records = iter_metrics(path, follow=True)
-    assert next(records)["step"] == 0
+    logger, records = followed(path)
 
     def write(step):
         logger.write({"step": step})
@@ -146,11 +130,7 @@ def test_a_live_run_whose_file_was_moved_has_not_ended(tmp_path, between_looks):
 
 def test_a_run_whose_logger_goes_on_while_it_is_asked_has_not_ended(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
-    first = MetricsLogger(path)
-    first.write({"step": 0})
-    first.flush()
-    records = iter_metrics(path, follow=True)
-    assert next(records)["step"] == 0
+    first, records = followed(path)
     path.rename(tmp_path / "metrics.1.jsonl")
     states = []
     second = []
