@@ -70,7 +70,9 @@ def _of_run(run: RunDir, wanted: Collection[str] | None) -> Iterator[Stretch]:
     for rows, table in run_stretches(metrics_path(run), wanted):
         if not rows:
             continue
-        parts = {name: Part(np.repeat(part.values, rows), None) for name, part in said.items()}
+        parts = {
+            name: Part(np.broadcast_to(part.values, rows), None) for name, part in said.items()
+        }
         if own := table.get("seed"):
             parts["seed"] = own
             if "seed" in said and own.present is not None:
