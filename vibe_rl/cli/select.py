@@ -110,8 +110,12 @@ def _root_of(file: Path) -> Path | None:
 
 def _may_hold_records(file: Path) -> bool:
     """Whether there is a record in the file, or nothing else yet."""
-    from vibe_rl.metrics.reading.tail import sample_records  # noqa: PLC0415 - as above
+    from vibe_rl.metrics.reading.blocks import BLOCK  # noqa: PLC0415 - as above
+    from vibe_rl.metrics.reading.tail import sample_records  # noqa: PLC0415
 
+    # First at the end: a sample may come upon a line that is half of the file.
+    if sample_records(file, start=max(file.stat().st_size - BLOCK, 0)).records:
+        return True
     sample = sample_records(file, _SEARCHED_BYTES)
     return bool(sample.records) or not sample.corrupt
 

@@ -82,9 +82,9 @@ def test_show_as_json_is_one_object_with_the_summary(capsys):
 def test_the_command_that_show_gives_can_be_pasted(capsys):
     run = RunDir(run_id="a run's", base_dir="other runs")
     with MetricsLogger(run, [FileBackend("out")]) as logger:
-        logger.write({"step": 1})
+        logger.write({"step": 1, "i": 1})
     with MetricsLogger(run) as logger:
-        logger.write({"step": 2})
+        logger.write({"step": 2, "i": 2})
     text = "\n".join(lines(capsys, "show", "a run", "--base-dir", "other runs"))
     command = re.search("vibe-rl sync .*", text)[0]
     assert shlex.split(command)[2:] == [str(run.root), "--to", "MODULE:CLASS"]

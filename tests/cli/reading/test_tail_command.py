@@ -1,11 +1,13 @@
 """`vibe-rl tail`: the newest records, and those that follow."""
 
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from terminal import Terminal
@@ -168,16 +170,26 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert process.returncode == 141
 
 
-def test_tail_of_a_file_of_a_gigabyte_reads_its_end(tmp_path, capsys):
+def test_tail_of_a_file_of_a_gigabyte_reads_its_end(tmp_path, capsys, monkeypatch):
+    read = []
+
+    class File(io.FileIO):
+        def read(self, size=-1):
+            text = super().read(size)
+            read.append(len(text))
+            return text
+
     path = tmp_path / "large.jsonl"
     with path.open("wb") as file:
         file.truncate(1 << 30)  # sparse
         file.seek(0, os.SEEK_END)
         file.write(b'\n{"step":1}\n{"step":2}\n')
+    monkeypatch.setattr(Path, "open", lambda path, mode, buffering: File(path, mode))
     assert [json.loads(line) for line in lines(capsys, "tail", str(path), "--json", "-n", "2")] == [
         {"step": 1},
         {"step": 2},
     ]
+    assert 0 < sum(read) < 1 << 20
 
 
 def test_a_table_wider_than_the_terminal_says_what_is_left_out(tmp_path):
