@@ -31,6 +31,8 @@ CASES = (
 def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
     """Measure as `loop` does, and compare the slowest steps with those of the file alone."""
     ours = {name: loop.OURS[name] for name in CASES}
+    if quick:  # see that it works: that W&B does, `loop` shows
+        ours = {name: each for name, each in ours.items() if "W&B" not in name}
     results = loop.at_length("150 µs", ours, peers, quick=quick, rounds=16)
     tails = {result.case: result.figures["p99.9, µs"].median for result in results}
     for result in results:

@@ -86,7 +86,9 @@ def _do_nothing(_: Any) -> None:
     pass
 
 
-def measure(logger: MetricsLogger, lanes: int, rounds: int, share: float) -> dict[str, Any]:
+def measure(
+    logger: MetricsLogger, lanes: int, rounds: int, share: float, least: int
+) -> dict[str, Any]:
     """By name, µs an iteration: of the plain scan, added until its end, added until in the file."""
 
     def prepared(scan: Scan, length: int) -> Callable[[], tuple[int, int]]:
@@ -105,8 +107,11 @@ def measure(logger: MetricsLogger, lanes: int, rounds: int, share: float) -> dic
 
         return timed
 
-    lengths = {name: max(int(length * share), 200) for name, (_, length) in ways(logger).items()}
-    cases = {f"plain {length}": prepared(jax.lax.scan, length) for length in lengths.values()}
+    lengths = {name: max(int(length * share), least) for name, (_, length) in ways(logger).items()}
+    cases = {
+        f"plain {length}": prepared(jax.lax.scan, length)
+        for length in dict.fromkeys(lengths.values())
+    }
     cases |= {name: prepared(scan, lengths[name]) for name, (scan, _) in ways(logger).items()}
     taken = in_turn(cases, rounds)
     return {
@@ -123,12 +128,12 @@ def run(quick: bool, peers: Sequence[Peer]) -> list[Result]:
     del peers
     results = []
     for lanes in (1, 8):
-        rounds, share = (2, 0.01) if quick else (9, 1 / lanes)
+        rounds, share, least = (1, 0.01, 20) if quick else (9, 1 / lanes, 200)
         with (
             tempfile.TemporaryDirectory() as directory,
             MetricsLogger(Path(directory) / "metrics.jsonl") as logger,
         ):
-            measured = measure(logger, lanes, rounds, share)
+            measured = measure(logger, lanes, rounds, share, least)
         table = f"{lanes} lane{'s' * (lanes > 1)}, µs"
         columns = ("plain, an iteration", "added, a record", "added until in the file")
         results += [

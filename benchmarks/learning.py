@@ -59,7 +59,9 @@ def measure(case: Case, *, quick: bool) -> str:
         case.config, num_seeds=SEEDS, eval_interval=2**31, eval_episodes=EPISODES
     )
     if quick:
-        config = dataclasses.replace(config, total_timesteps=2_000, num_seeds=2, eval_episodes=2)
+        config = dataclasses.replace(
+            config, total_timesteps=2_000, num_seeds=2, eval_episodes=2, hidden_sizes=(4,)
+        )
     start = time.perf_counter()
     _, metrics = case.train(config)
     seconds = time.perf_counter() - start

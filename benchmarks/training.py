@@ -96,12 +96,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few steps: does it run at all?")
     quick = parser.parse_args().quick
-    budget = {"total_timesteps": 10_240, "log_interval": 1_024} if quick else {}
+    budget = {"total_timesteps": 1_024, "log_interval": 512} if quick else {}
     config = PPOConfig(**budget, **SIZES)
     cases = {"plain": plain, "unlogged": unlogged, "logged": logged}
     taken: dict[str, list[float]] = {name: [] for name in cases}
     together = []
-    for seed in range(2 if quick else SEEDS):
+    for seed in [1] if quick else range(SEEDS):  # the first with which all four are run
         single = dataclasses.replace(config, seed=seed)
         for name in cases if seed % 2 else reversed(cases):
             taken[name].append(cases[name](single))

@@ -46,6 +46,16 @@ def blocks(page):
 NAMES_FILES = [page for page in PAGES if any(block["title"] for block in blocks(page))]
 
 
+@pytest.fixture(autouse=True)
+def unoptimized(monkeypatch):
+    """Compiling is most of the work here, and how fast the result is says nothing."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of the processes that are started
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
 def reader(tmp_path, monkeypatch):
     """Somebody in an empty directory, with the commands of this environment."""

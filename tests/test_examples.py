@@ -17,6 +17,10 @@ SMALL = {
     "gymnasium_loop.py": (["--episodes", "5"], 2 * 5, "actor_loss"),
     "multi_process.py": (["--steps", "20"], 20, "loss"),
 }
+ENVIRONMENT = {
+    "PYTHONWARNINGS": "error::RuntimeWarning",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is most of what so small a run does
+}
 
 
 def test_each_example_is_tried():
@@ -29,7 +33,7 @@ def test_an_example_runs_and_logs(name, tmp_path):
     subprocess.run(
         [sys.executable, EXAMPLES / name, *arguments],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONWARNINGS": "error::RuntimeWarning"},
+        env=os.environ | ENVIRONMENT,
         check=True,
         timeout=100,
     )

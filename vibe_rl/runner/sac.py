@@ -109,7 +109,7 @@ def train_sac(
 
     Examples:
         >>> run = RunDir("sac_pendulum")
-        >>> config = SACConfig(total_timesteps=20_000, seed=1)
+        >>> config = SACConfig(total_timesteps=2_000, seed=1)
         >>> train_state, metrics = train_sac(config, run_dir=run)
     """
     return run_loop(
