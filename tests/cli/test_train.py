@@ -18,7 +18,7 @@ from vibe_rl.runner import PPOConfig
 
 # No field at its default.
 CONFIG = PPOConfig(
-    env_id="Acrobot-v1",
+    env_id="MountainCar-v0",
     total_timesteps=120,
     seed=7,
     num_seeds=1,
@@ -59,7 +59,9 @@ def as_options(config):
     return options
 
 
-def test_every_setting_is_an_option_and_the_end_says_where_to_look(tmp_path, monkeypatch, capfd):
+def test_every_setting_is_an_option_and_the_run_goes_on_with_all_of_them(
+    tmp_path, monkeypatch, capfd
+):
     assert set(vars(CONFIG).items()) & set(vars(PPOConfig()).items()) == {("num_seeds", 1)}
     monkeypatch.chdir(tmp_path)
 
@@ -80,18 +82,16 @@ def test_every_setting_is_an_option_and_the_end_says_where_to_look(tmp_path, mon
     assert "metrics.jsonl" in err  # where to look while it runs
     assert "step 120/120 (100.0%)" in err  # the progress, off a terminal
 
-
-def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", "ppo", *as_options(CONFIG), "--experiment-name", "mine"]) == 0
-    assert main(["train", "--resume", "mine", "--total-timesteps", "200"]) == 0
-    (run,) = find_runs(tmp_path / "runs")
+    assert main(["train", "--resume", "my run", "--total-timesteps", "200"]) == 0
+    assert find_runs(tmp_path / "runs") == [run]
     assert PPOConfig(**run.load_config()) == dataclasses.replace(CONFIG, total_timesteps=200)
     records = [record for record in read_metrics(run) if "entropy" in record]
     assert [record["step"] for record in records] == [40, 80, 120, 160, 200]
 
-    run.save_config({"lr": 1})
-    capfd.readouterr()
+
+def test_what_is_no_run_of_an_algorithm_does_not_go_on(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    RunDir(run_id="mine").save_config({"lr": 1})
     for args, message in (
         (["latest"], "its config is of no algorithm"),
         (["elsewhere"], "'elsewhere' is no run in runs"),
@@ -127,9 +127,10 @@ SMALL_OFF_POLICY = [
 
 def test_sac_trains_and_goes_on(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "sac", *SMALL_OFF_POLICY, "--no-tensorboard"]) == 0
-    assert main(["train", "--resume", "latest", "--total-timesteps", "96", "--no-tensorboard"]) == 0
-    (run,) = find_runs(tmp_path / "runs")
+    where = ["--no-tensorboard", "--base-dir", "elsewhere"]
+    assert main(["train", "sac", *SMALL_OFF_POLICY, *where]) == 0
+    assert main(["train", "--resume", "latest", "--total-timesteps", "96", *where]) == 0
+    (run,) = find_runs(tmp_path / "elsewhere")
     assert run.run_id.startswith("sac_Pendulum-v1_")
     assert [(record["step"], "alpha" in record) for record in read_metrics(run)] == [
         *((32, True), (64, True), (96, True))
@@ -153,13 +154,6 @@ def test_dqn_trains_seeds_side_by_side_with_a_tensorboard_directory_each(
         err = capfd.readouterr().err
         assert re.fullmatch(r"vibe-rl: error: .*\n", err)
         assert message in err
-
-
-def test_a_run_is_called_after_what_it_trains(tmp_path, capfd):
-    args = ["train", "ppo", *as_options(CONFIG), "--base-dir", str(tmp_path / "elsewhere")]
-    assert main(args) == 0
-    (run,) = find_runs(tmp_path / "elsewhere")
-    assert run.run_id.startswith("ppo_Acrobot-v1_")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +206,8 @@ def test_a_base_directory_that_is_a_file_is_one_line(tmp_path, capfd):
     ],
 )
 def test_a_stopped_run_ends_cleanly_and_keeps_every_record(shell, signals, code, message, tmp_path):
-    endless = dataclasses.replace(CONFIG, total_timesteps=10**9)
+    # As little to compile as may be, which takes most of the time.
+    endless = dataclasses.replace(CONFIG, total_timesteps=10**9, eval_interval=0, hidden_sizes=(8,))
     args = [sys.executable, "-m", "vibe_rl.cli", "train", "ppo", *as_options(endless)]
     process = subprocess.Popen(
         ["/bin/sh", "-c", f'{shell} exec "$@"', "sh", *args],
@@ -235,6 +230,7 @@ def test_a_stopped_run_ends_cleanly_and_keeps_every_record(shell, signals, code,
     assert err.splitlines()[-1] == message
     assert "Traceback" not in err
     (run,) = find_runs(tmp_path / "runs")
+    assert run.run_id.startswith("ppo_MountainCar-v0_")  # called after what it trains
     records = [json.loads(line) for line in run.log_path().read_text().splitlines()]
     steps = [record["step"] for record in records if "entropy" in record]
     assert steps == list(range(40, 40 * len(steps) + 1, 40))

@@ -89,17 +89,17 @@ def test_epsilon_falls_in_a_straight_line_and_then_stays():
         assert dqn.epsilon(SMALL, jnp.int32(num_steps)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.5])
-def test_that_share_of_actions_is_random_and_the_others_are_the_best(epsilon):
+def test_that_share_of_actions_is_random_and_the_others_are_the_best():
     config = dataclasses.replace(
-        SMALL, num_envs=500, buffer_size=500, epsilon_start=epsilon, epsilon_end=epsilon
+        SMALL, num_envs=500, buffer_size=500, epsilon_start=0.5, epsilon_end=0.0
     )
     env = make_env("CartPole-v1", 500)
     state = dqn.init_train_state(config, env, jax.random.key(0))
     best = dqn.act(config, env, state, state.obs)
-    after = collect(config, env, state)
-    taken = after.replay.experience.action[0]
-    assert np.mean(taken != best) == pytest.approx(epsilon / 2, abs=0.06)  # of two actions
+    for num_steps, epsilon in [(0, 0.5), (config.epsilon_steps, 0.0)]:
+        after = collect(config, env, state._replace(num_steps=jnp.uint32(num_steps)))
+        taken = after.replay.experience.action[0]
+        assert np.mean(taken != best) == pytest.approx(epsilon / 2, abs=0.06)  # of two actions
 
 
 def test_the_buffer_holds_what_an_action_led_to_not_what_was_reset_after_it():
@@ -198,25 +198,25 @@ def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():
     assert state.num_steps == 8_000
 
 
-def test_a_short_run_logs_its_fields():
-    _, metrics = train_dqn(SMALL)
-    fields = {"step", "episode_return", "episode_length", "loss", "q_mean", "epsilon"}
-    assert fields <= set(metrics)
-    np.testing.assert_array_equal(metrics["step"], [16, 32, 48, 64])
-    assert np.isfinite(metrics["loss"][1:]).all()
-
-
-def test_several_seeds_learn_apart_and_log_apart(tmp_path):
+def test_several_seeds_learn_apart_and_log_their_fields_apart(tmp_path):
     run = RunDir("seeds", tmp_path)
     state, metrics = train_dqn(dataclasses.replace(SMALL, seed=5, num_seeds=2), run_dir=run)
-    said = [(record["step"], record["seed"]) for record in read_metrics(run)]
+    records = read_metrics(run)
+    said = [(record["step"], record["seed"]) for record in records]
     assert sorted(said) == [(step, seed) for step in (16, 32, 48, 64) for seed in (5, 6)]
-    fields = {"episode_return", "episode_length", "loss", "q_mean", "epsilon", "wall_time"}
-    *_, last = read_metrics(run)
-    assert set(last) == {"step", "seed", "steps_per_second"} | fields
+    fields = {"episode_return", "episode_length", "loss", "q_mean", "epsilon"}
+    assert set(records[-1]) == {"step", "seed", "steps_per_second", "wall_time"} | fields
+    assert fields | {"step"} <= set(metrics)
+    np.testing.assert_array_equal(metrics["step"], [[16, 32, 48, 64]] * 2)
     assert metrics["loss"].shape == (2, 4)
+    assert np.isfinite(metrics["loss"][:, 1:]).all()
     assert state.learner.num_steps.tolist() == [11, 11]
     assert (metrics["loss"][0, 1:] != metrics["loss"][1, 1:]).all()
+    for record in records:
+        at = record["seed"] - 5, record["step"] // 16 - 1
+        for name in fields:
+            expected = pytest.approx(float(metrics[name][at]), rel=1e-6, nan_ok=True)
+            assert record[name] == expected, name
 
 
 def test_what_it_cannot_learn_is_refused():

@@ -13,6 +13,7 @@ from gymnax.environments import spaces
 from vibe_rl.metrics import read_metrics
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner import SACConfig, off_policy, sac, train_sac
+from vibe_rl.runner.compiled import Compiled
 from vibe_rl.runner.environment import make_env
 from vibe_rl.runner.replay import Transition
 
@@ -22,6 +23,7 @@ SMALL = SACConfig(
     eval_interval=0,
     checkpoint_interval=0,
     gradient_steps=1,
+    tau=0.25,
     buffer_size=100,
     batch_size=8,
     learning_starts=24,
@@ -111,13 +113,18 @@ def test_the_temperature_rises_while_there_is_too_little_entropy(entropy, rises)
     assert (-grad > 0) == rises
 
 
-def test_the_target_critics_follow_by_tau():
-    env = make_env("Pendulum-v1", 4)
-    config = dataclasses.replace(SMALL, tau=0.25)
-    state = sac.init_train_state(config, env, jax.random.key(0))
-    state = collect(config, env, state)
+@pytest.fixture(scope="module")
+def begun():
+    """The environments of `SMALL`, and its first state."""
+    env = make_env("Pendulum-v1", SMALL.num_envs)
+    return env, Compiled(sac.SAC, SMALL, env).init()
+
+
+def test_the_target_critics_follow_by_tau(begun):
+    env, state = begun
+    state = collect(SMALL, env, state)
     old = state.learner
-    new = learn(config, env, state, jax.random.key(1))
+    new = learn(SMALL, env, state, jax.random.key(1))
     jax.tree.map(
         lambda target, online, before: np.testing.assert_allclose(
             target, 0.25 * online + 0.75 * before, rtol=1e-4, atol=1e-6
@@ -132,9 +139,8 @@ def test_the_target_critics_follow_by_tau():
     assert any(jax.tree.leaves(changed.critic))
 
 
-def test_actions_reach_the_bounds_of_the_environment_and_are_kept_within_one():
-    env = make_env("Pendulum-v1", 4)
-    state = sac.init_train_state(SMALL, env, jax.random.key(0))
+def test_actions_reach_the_bounds_of_the_environment_and_are_kept_within_one(begun):
+    env, state = begun
     np.testing.assert_allclose(env.actions.scale(jnp.array([[-1.0], [0.5]])), [[-2.0], [1.0]])
     for _ in range(5):
         state = collect(SMALL, env, state)
@@ -145,7 +151,9 @@ def test_actions_reach_the_bounds_of_the_environment_and_are_kept_within_one():
     np.testing.assert_allclose(sac.act(SMALL, env, sure, jnp.ones((3, 3))), np.full((3, 1), 2.0))
 
 
-def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    """A run whose value is known, and what it gave."""
     config = dataclasses.replace(
         SMALL,
         total_timesteps=8_000,
@@ -155,36 +163,39 @@ def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit():
         initial_alpha=1e-6,
         batch_size=16,
     )
-    _, metrics = train_sac(config, env=Endless(spaces.Box(-1.0, 1.0, (1,))))
+    run = RunDir("endless", tmp_path_factory.mktemp("runs"))
+    return run, *train_sac(config, env=Endless(spaces.Box(-1.0, 1.0, (1,))), run_dir=run)
+
+
+def test_the_value_of_a_task_is_not_cut_off_by_its_time_limit(endless):
+    _, _, metrics = endless
     assert metrics["q_mean"][-1] == pytest.approx(5.0, abs=0.4)  # 1 / (1 - gamma); 2.4 if an end
 
 
-def test_a_short_run_logs_its_fields(tmp_path):
-    run = RunDir("short", tmp_path)
-    _, metrics = train_sac(SMALL, run_dir=run)
+def test_a_run_logs_its_fields(endless):
+    run, _, metrics = endless
     fields = {"actor_loss", "critic_loss", "alpha", "entropy", "q_mean"}
     assert {"step", "episode_return", "episode_length"} | fields <= set(metrics)
-    np.testing.assert_array_equal(metrics["step"], [16, 32, 48, 64])
+    np.testing.assert_array_equal(metrics["step"], range(16, 8_001, 16))
     for name in fields:
         assert np.isnan(metrics[name][0])  # 16 of 24 steps: nothing learned yet
         assert np.isfinite(metrics[name][1:]).all()
     records = read_metrics(run)
-    assert [record["step"] for record in records] == [16, 32, 48, 64]
+    assert [record["step"] for record in records] == [*range(16, 8_001, 16)]
     assert set(records[-1]) == fields | {
         *("step", "episode_return", "episode_length", "steps_per_second", "wall_time")
     }
 
 
-def test_several_seeds_of_the_default_networks_begin():
+def test_several_seeds_of_the_default_networks_learn_apart(caplog):
     # Their orthogonal weights, drawn under vmap, have hung XLA.
-    config = SACConfig(total_timesteps=4, num_seeds=2, eval_interval=0, batch_size=8)
-    state, _ = train_sac(config)
-    assert state.num_steps.tolist() == [4, 4]
-
-
-def test_several_seeds_learn_apart():
-    _, metrics = train_sac(dataclasses.replace(SMALL, num_seeds=2))
+    config = dataclasses.replace(SMALL, num_seeds=2, hidden_sizes=SACConfig().hidden_sizes)
+    with jax.log_compiles():
+        state, metrics = train_sac(config, callback=lambda *args: None)  # stops at each record
+    assert sum("XLA compilation of jit(train)" in each for each in caplog.messages) == 1
+    assert state.num_steps.tolist() == [64, 64]
     assert metrics["critic_loss"].shape == (2, 4)
+    assert np.isfinite(metrics["critic_loss"][:, 1:]).all()
     assert (metrics["critic_loss"][0, 1:] != metrics["critic_loss"][1, 1:]).all()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import time
 
 import jax
@@ -32,7 +33,8 @@ SHORT = PPOConfig(
     num_minibatches=2,
     update_epochs=1,
     hidden_sizes=(8,),
-    eval_interval=0,
+    eval_interval=32,
+    eval_episodes=2,
     checkpoint_interval=0,
 )
 
@@ -98,45 +100,57 @@ def test_the_config_is_saved_with_the_run(cartpole):
     assert PPOConfig(**run.load_config()) == PPOConfig()
 
 
-def test_a_seed_repeats_and_all_seeds_share_one_compilation(monkeypatch):
-    traced = []
-    collect = ppo.collect
-    monkeypatch.setattr(ppo, "collect", lambda *args: traced.append(1) or collect(*args))
-    config = dataclasses.replace(SHORT, gamma=0.98)  # one that no other test has compiled
+# Its last interval is shorter than the others.
+UNEVEN = dataclasses.replace(SHORT, log_interval=48, eval_interval=0)
 
-    state, metrics = train_ppo(config)
-    again_state, again = train_ppo(config)
-    other_state, other = train_ppo(dataclasses.replace(config, seed=1))
 
+@pytest.fixture(scope="module")
+def uneven():
+    """`UNEVEN` with seeds 0, 0 and 1; and how often it was traced and compiled for that."""
+    traced, said = [], []
+    collect, log, listener = ppo.collect, logging.getLogger("jax"), logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())
+    with pytest.MonkeyPatch.context() as patch, jax.log_compiles():
+        patch.setattr(ppo, "collect", lambda *args: traced.append(1) or collect(*args))
+        patch.setattr(log, "handlers", [*log.handlers, listener])
+        runs = [train_ppo(dataclasses.replace(UNEVEN, seed=seed)) for seed in (0, 0, 1)]
+    return runs, len(traced), sum("XLA compilation of jit(train)" in each for each in said)
+
+
+def test_a_seed_repeats_and_all_seeds_share_one_compilation(uneven):
+    [(state, metrics), (again_state, again), (other_state, other)], traced, compiled = uneven
     jax.tree.map(np.testing.assert_array_equal, metrics, again)
     jax.tree.map(np.testing.assert_array_equal, state.params, again_state.params)
     assert not (metrics["critic_loss"] == other["critic_loss"]).any()
     assert not (state.obs == other_state.obs).any()
-    assert len(traced) == 1
+    assert (traced, compiled) == (1, 1)
 
 
-def test_one_compilation_serves_a_last_interval_that_is_shorter(monkeypatch):
-    traced = []
-    collect = ppo.collect
-    monkeypatch.setattr(ppo, "collect", lambda *args: traced.append(1) or collect(*args))
-    config = dataclasses.replace(SHORT, log_interval=48, gamma=0.97)
-    _, metrics = train_ppo(config)
+def test_one_compilation_serves_a_last_interval_that_is_shorter(uneven):
+    [(_, metrics), *_], traced, compiled = uneven
     assert list(metrics["step"]) == [48, 64]
-    assert len(traced) == 1
+    assert (traced, compiled) == (1, 1)
 
-    _, whole = train_ppo(dataclasses.replace(config, log_interval=16))
+    _, whole = train_ppo(SHORT)
     # The means over 48 steps are those of three times 16.
     np.testing.assert_allclose(metrics["entropy"][0], whole["entropy"][:3].mean(), rtol=1e-5)
     np.testing.assert_array_equal(metrics["entropy"][1], whole["entropy"][3])
 
 
-def test_seeds_side_by_side_are_the_runs_of_each_seed_alone(tmp_path):
-    run = RunDir("seeds", tmp_path)
-    config = dataclasses.replace(SHORT, seed=3, num_seeds=2, eval_interval=32, eval_episodes=2)
-    state, metrics = train_ppo(config, run_dir=run)
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory):
+    """A run of seeds 3 and 4, what it gave, and what its callback got."""
+    run, seen = RunDir("seeds", tmp_path_factory.mktemp("runs")), []
+    config = dataclasses.replace(SHORT, seed=3, num_seeds=2)
+    results = train_ppo(config, run_dir=run, callback=lambda *args: seen.append(args))
+    return run, results, seen
+
+
+def test_seeds_side_by_side_are_the_runs_of_each_seed_alone(two_seeds):
+    run, (state, metrics), _ = two_seeds
     assert list(run.checkpoints.iterdir()) == []  # as its checkpoint_interval is 0
     for i in range(2):
-        alone, expected = train_ppo(dataclasses.replace(config, seed=3 + i, num_seeds=1))
+        alone, expected = train_ppo(dataclasses.replace(SHORT, seed=3 + i))
         close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
         jax.tree.map(close, jax.tree.map(lambda x, i=i: x[i], state.params), alone.params)
         for name, values in expected.items():
@@ -149,11 +163,10 @@ def test_seeds_side_by_side_are_the_runs_of_each_seed_alone(tmp_path):
         ]
 
 
-def test_a_callback_gets_all_seeds_at_once():
-    seen = []
-    train_ppo(dataclasses.replace(SHORT, num_seeds=2), callback=lambda *args: seen.append(args))
+def test_a_callback_gets_all_seeds_at_once(two_seeds):
+    _, _, seen = two_seeds
     assert [step for step, _, _ in seen] == [16, 32, 48, 64]
-    assert list(seen[0][2]["seed"]) == [0, 1]
+    assert list(seen[0][2]["seed"]) == [3, 4]
     assert seen[0][1].obs.shape == (2, 4, 4)
 
 
@@ -162,26 +175,6 @@ def test_a_run_without_a_directory_writes_nothing(tmp_path, monkeypatch):
     _, metrics = train_ppo(SHORT)
     assert list(metrics["step"]) == [16, 32, 48, 64]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_before_the_first_episode_the_return_is_nan(tmp_path):
-    run = RunDir("short", tmp_path)
-    _, metrics = train_ppo(SHORT, run_dir=run)
-    assert np.isnan(metrics["episode_return"][0])  # no pole falls within 4 steps
-    assert np.isnan(read_metrics(run)[0]["episode_return"])
-
-
-def test_a_callback_gets_each_record_and_the_state_of_that_moment():
-    seen = []
-    state, metrics = train_ppo(SHORT, callback=lambda *args: seen.append(args))
-    assert [step for step, _, _ in seen] == [16, 32, 48, 64]
-    for i, (step, train_state, record) in enumerate(seen):
-        assert record["step"] == step
-        assert record["critic_loss"] == metrics["critic_loss"][i]
-        assert np.isfinite(train_state.obs).all()  # kept states stay readable
-    biases = [seen[i][1].params["critic"]["params"]["Dense_1"]["bias"] for i in range(4)]
-    assert len({float(bias[0]) for bias in biases}) == 4
-    assert seen[-1][1] is state
 
 
 class Recorder:
@@ -196,11 +189,39 @@ class Recorder:
         self.closed = True
 
 
-def test_backends_get_every_record(tmp_path):
-    recorder = Recorder()
-    train_ppo(SHORT, run_dir=RunDir("short", tmp_path), backends=[recorder])
-    assert recorder.steps == [16, 32, 48, 64]
-    assert recorder.closed
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A run, what it gave, what its callback got, and its backend."""
+    run, seen, backend = RunDir("short", tmp_path_factory.mktemp("runs")), [], Recorder()
+    results = train_ppo(
+        SHORT, run_dir=run, callback=lambda *args: seen.append(args), backends=[backend]
+    )
+    return run, results, seen, backend
+
+
+def test_before_the_first_episode_the_return_is_nan(short):
+    run, (_, metrics), *_ = short
+    assert np.isnan(metrics["episode_return"][0])  # no pole falls within 4 steps
+    assert np.isnan(read_metrics(run)[0]["episode_return"])
+
+
+def test_a_callback_gets_each_record_and_the_state_of_that_moment(short):
+    _, (state, metrics), seen, _ = short
+    assert [step for step, _, _ in seen] == [16, 32, 48, 64]
+    for i, (step, train_state, record) in enumerate(seen):
+        assert record["step"] == step
+        assert record["critic_loss"] == metrics["critic_loss"][i]
+        assert ("eval_return_mean" in record) == (step in {32, 64})
+        assert np.isfinite(train_state.obs).all()  # kept states stay readable
+    biases = [seen[i][1].params["critic"]["params"]["Dense_1"]["bias"] for i in range(4)]
+    assert len({float(bias[0]) for bias in biases}) == 4
+    assert seen[-1][1] is state
+
+
+def test_backends_get_every_record(short):
+    *_, backend = short
+    assert backend.steps == [16, 32, 32, 48, 64, 64]  # two of them of evaluations
+    assert backend.closed
 
 
 def test_backends_are_closed_too_if_the_run_is_refused(tmp_path):
@@ -212,18 +233,6 @@ def test_backends_are_closed_too_if_the_run_is_refused(tmp_path):
     assert [each.closed for each in refused] == [True, True]
     with pytest.raises(TypeError, match="backends is a list of backends"):
         train_ppo(SHORT, run_dir=RunDir("short", tmp_path), backends=Recorder())
-
-
-def test_a_run_that_fails_keeps_what_it_logged(tmp_path):
-    run = RunDir("short", tmp_path)
-
-    def fail(step, train_state, metrics):
-        if step == 48:
-            raise RuntimeError("the evaluation failed")
-
-    with pytest.raises(RuntimeError, match="the evaluation failed"):
-        train_ppo(SHORT, run_dir=run, callback=fail)
-    assert [record["step"] for record in read_metrics(run)] == [16, 32, 48]
 
 
 def test_an_unknown_environment_leaves_the_run_directory_as_it_was(tmp_path):

@@ -1,10 +1,12 @@
 """A run's checkpoints: all that it needs to go on as if it had never stopped."""
 
 import shutil
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -63,11 +65,12 @@ class Checkpoints:
         self._finish()
         self._orbax.close()
 
-    def restore(self, like: Any) -> Saved | None:
+    def restore(self, init: Callable[[], Any]) -> Saved | None:
         """Read the latest checkpoint.
 
         Args:
-            like: A state of the run, whose structure, shapes and devices the one restored has.
+            init: Gives a state of the run, whose structure and shapes the one restored has. It is
+                traced, and not compiled.
 
         Returns:
             What it holds; None if there is none.
@@ -78,8 +81,11 @@ class Checkpoints:
         path = self._run_dir.latest_checkpoint()
         if path is None:
             return None
-        state = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
-        args = ocp.args.Composite(state=state, history=ocp.args.StandardRestore())
+        sharding = jnp.zeros(()).sharding  # onto the device that a new state would be on
+        like = jax.tree.map(lambda x: x.update(sharding=sharding), jax.eval_shape(init))
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(like), history=ocp.args.StandardRestore()
+        )
         try:
             restored = self._orbax.restore(path, args=args)
         except (OSError, ValueError, TypeError, KeyError) as error:  # which, hangs on what is there

@@ -88,11 +88,8 @@ class Compiled:
 
     def init(self) -> Any:
         """The state before the first step."""
-        compiled = jax.jit(self._algorithm.init, static_argnums=(0, 1))
-        init = functools.partial(compiled, self._static, self._env)
-        keys = self._map(jax.random.key)(self._seeds)
-        # Not by vmap: several QR decompositions at once, each of a batch, hang XLA on two cores.
-        return jax.lax.map(init, keys) if self._many else init(keys)
+        init = jax.jit(_init, static_argnums=(0, 1, 2, 3))
+        return init(self._algorithm.init, self._static, self._env, self._many, self._seeds)
 
     def train(
         self, state: Any, stretch: Stretch, logger: MetricsLogger | None
@@ -123,33 +120,68 @@ class Compiled:
         return {"step": steps, **label, **jax.device_get(result)._asdict()}
 
     def _compile(self, state: Any, stretch: Stretch, logger: MetricsLogger | None) -> Train:
-        chunk = jax.jit(self._algorithm.chunk, static_argnums=(0, 1))
+        what = (self._algorithm, self._static, self._env, self._many)
+        train = _jit_unlogged(*what) if logger is None else _jit_train(*what, logger)
+        compiled: Train = train.lower(
+            state, self._seeds, stretch.num_updates, stretch.step
+        ).compile()
+        return compiled
 
-        def train(state: Any, seed: Any, num_updates: Any, steps: Any) -> tuple[Any, Any]:
-            def interval(state: Any, x: Any) -> tuple[Any, Any]:
-                num_updates, step = x
-                state, metrics = chunk(self._static, self._env, state, num_updates)
-                label = {"seed": seed} if self._many else {}
-                return state, {"step": step, **label, **metrics._asdict()}
-
-            intervals = (num_updates, steps)
-            if logger is None:
-                return jax.lax.scan(interval, state, intervals)
-            return logger.scan(
-                interval,
-                state,
-                intervals,
-                every=1,
-                step=None,
-                lane="seed",
-                rate="steps_per_second",
-            )
-
-        train = jax.jit(self._map(train, in_axes=(0, 0, None, None)))
-        return train.lower(state, self._seeds, stretch.num_updates, stretch.step).compile()
-
-    def _map(self, function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
+    def _map(self, function: Callable[..., Any], in_axes: Any) -> Callable[..., Any]:
         return jax.vmap(function, in_axes) if self._many else function
+
+
+def _init(
+    init: Callable[[Any, VectorEnv, jax.Array], Any],
+    config: TrainConfig,
+    env: VectorEnv,
+    many: bool,
+    seeds: jax.Array,
+) -> Any:
+    def begin(seed: jax.Array) -> Any:
+        return init(config, env, jax.random.key(seed))
+
+    # Not by vmap: several QR decompositions at once, each of a batch, hang XLA on two cores.
+    return jax.lax.map(begin, seeds) if many else begin(seeds)
+
+
+def _jit_train(
+    algorithm: Algorithm,
+    config: TrainConfig,
+    env: VectorEnv,
+    many: bool,
+    logger: MetricsLogger | None,
+) -> Any:
+    """What trains for a stretch, to be compiled; with a logger, it logs to this one for good."""
+    chunk = jax.jit(algorithm.chunk, static_argnums=(0, 1))
+
+    def train(state: Any, seed: Any, num_updates: Any, steps: Any) -> tuple[Any, Any]:
+        def interval(state: Any, x: Any) -> tuple[Any, Any]:
+            num_updates, step = x
+            state, metrics = chunk(config, env, state, num_updates)
+            label = {"seed": seed} if many else {}
+            return state, {"step": step, **label, **metrics._asdict()}
+
+        intervals = (num_updates, steps)
+        if logger is None:
+            return jax.lax.scan(interval, state, intervals)
+        return logger.scan(
+            interval,
+            state,
+            intervals,
+            every=1,
+            step=None,
+            lane="seed",
+            rate="steps_per_second",
+        )
+
+    return jax.jit(jax.vmap(train, in_axes=(0, 0, None, None)) if many else train)
+
+
+# The same for all seeds and runs. Not for many configs, for each keeps what it has compiled.
+@functools.lru_cache(maxsize=8)
+def _jit_unlogged(algorithm: Algorithm, config: TrainConfig, env: VectorEnv, many: bool) -> Any:
+    return _jit_train(algorithm, config, env, many, None)
 
 
 def _evaluate(  # noqa: PLR0917 - jax.jit counts static arguments by their place

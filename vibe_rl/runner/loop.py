@@ -84,9 +84,9 @@ def run_loop(
             stack.enter_context(training_alone(run_dir))
             check_settings(run_dir, config, envs)  # before anything compiles
             checkpoints = stack.enter_context(Checkpoints(run_dir, config))
-        run = Saved(compiled.init(), 0, History())
-        if run_dir is not None and checkpoints is not None:
-            run = checkpoints.restore(run.state) or run
+        restored = checkpoints.restore(compiled.init) if checkpoints is not None else None
+        run = restored or Saved(compiled.init(), 0, History())
+        if run_dir is not None:
             logger = stack.enter_context(_open_log(run_dir, backends, config, run.done))
             unowned.pop_all()
             save_settings(run_dir, config, envs)  # once nothing refuses the run any more
