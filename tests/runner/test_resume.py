@@ -16,6 +16,7 @@ from vibe_rl import runner
 from vibe_rl.metrics import MetricsLogger, read_metrics
 from vibe_rl.run_dir import RunDir
 from vibe_rl.runner import DQNConfig, PPOConfig, SACConfig, train_ppo
+from vibe_rl.runner.compiled import Compiled
 from vibe_rl.runner.run_lock import training_alone
 
 CONFIG = PPOConfig(
@@ -134,6 +135,16 @@ def test_a_run_that_is_complete_gives_what_it_gave(whole):
     before = run.log_path().read_bytes()
     assert_same(train_ppo(CONFIG, run_dir=run), expected)
     assert run.log_path().read_bytes() == before
+
+
+def test_a_run_that_goes_on_only_traces_its_first_state(whole, monkeypatch):
+    run, _ = whole("train_ppo")
+    init, states = Compiled.init, []
+    monkeypatch.setattr(Compiled, "init", lambda self: states.append(init(self)) or states[-1])
+    train_ppo(CONFIG, run_dir=run)
+    leaves = jax.tree.leaves(states)
+    assert leaves
+    assert all(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def test_the_latest_checkpoints_stay_and_that_of_the_best_evaluation(whole):
