@@ -75,11 +75,30 @@ def is_locked(fd: int) -> bool:
     If nobody has, this takes the lock for a moment.
     """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not _can_be_locked(fd)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            return True
+    # NFS gives an exclusive lock only to a descriptor that may write.
+    try:
+        writable = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return True
+    try:
+        return not _can_be_locked(writable)
+    except OSError:
+        return True
+    finally:
+        os.close(writable)
+
+
+def _can_be_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     unlock(fd)
-    return False
+    return True
 
 
 def unlock(fd: int) -> None:

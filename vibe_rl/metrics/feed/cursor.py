@@ -18,7 +18,7 @@ import orjson
 
 from vibe_rl.metrics.backends.protocol import text_of
 from vibe_rl.metrics.lines import Lines, Position
-from vibe_rl.metrics.locks import release, unlock
+from vibe_rl.metrics.locks import release, share, unlock
 
 _log = logging.getLogger("vibe_rl")
 
@@ -151,9 +151,7 @@ def is_in_use(path: Path, label: str) -> bool:
     """Whether a feed delivers a metrics file to any backend whose identity begins with a word."""
     for file in _cursor_paths(path, label):
         with file.open("rb") as cursor:
-            try:
-                fcntl.flock(cursor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not share(cursor.fileno()):  # a feed has it exclusively
                 return True
             unlock(cursor.fileno())
     return False
