@@ -19,6 +19,7 @@ from vibe_rl.runner import DQNConfig, PPOConfig, SACConfig, train_ppo
 from vibe_rl.runner.compiled import Compiled
 from vibe_rl.runner.run_lock import training_alone
 
+# Evaluates when no checkpoint is due, and then saves one if it is the best.
 CONFIG = PPOConfig(
     total_timesteps=640,
     log_interval=32,
@@ -50,8 +51,7 @@ OFF_POLICY = {
 CONFIGS = {
     "train_ppo": CONFIG,
     "train_dqn": DQNConfig(**OFF_POLICY, target_interval=7, epsilon_steps=500, num_seeds=2),
-    # Evaluates when no checkpoint is due, and then saves one if it is the best.
-    "train_sac": SACConfig(**OFF_POLICY | {"eval_interval": 96}, gradient_steps=2),
+    "train_sac": SACConfig(**OFF_POLICY, gradient_steps=2),
 }
 
 
@@ -70,9 +70,14 @@ def plain(state):
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, state)
 
 
+def placed(array):
+    return array.dtype, array.sharding
+
+
 def assert_same(results, expected):
     (state, metrics), (expected_state, expected_metrics) = results, expected
     jax.tree.map(np.testing.assert_array_equal, plain(state), plain(expected_state))
+    assert jax.tree.map(placed, state) == jax.tree.map(placed, expected_state)
     jax.tree.map(np.testing.assert_array_equal, metrics, expected_metrics)
 
 
@@ -193,6 +198,16 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     run.save_config(CONFIG)
     with pytest.raises(ValueError, match="10 is no checkpoint that this version has saved"):
         train_ppo(CONFIG, run_dir=run)
+
+
+def test_a_checkpoint_with_random_keys_of_another_kind_is_refused(whole):
+    run, _ = whole("train_ppo")
+    with (
+        jax.default_prng_impl("rbg"),
+        pytest.raises(ValueError, match="is no checkpoint that this version has saved") as error,
+    ):
+        train_ppo(CONFIG, run_dir=run)
+    assert "key<fry>() instead of key<rbg>()" in str(error.value.__cause__)
 
 
 def test_a_run_whose_file_another_logger_writes_is_not_resumed(tmp_path):

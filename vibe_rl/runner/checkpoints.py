@@ -88,6 +88,7 @@ class Checkpoints:
         )
         try:
             restored = self._orbax.restore(path, args=args)
+            _check_types(restored.state, like)
         except (OSError, ValueError, TypeError, KeyError) as error:  # which, hangs on what is there
             raise CheckpointError(
                 f"{path} is no checkpoint that this version has saved in a run with this config:"
@@ -123,3 +124,10 @@ class Checkpoints:
         if best is not None and self._run_dir.checkpoint_dir(best).is_dir():
             self._run_dir.mark_best(best)
         self._run_dir.cleanup_checkpoints(self._config.keep_checkpoints)
+
+
+def _check_types(state: Any, like: Any) -> None:
+    """Random keys come back as they were saved, whatever `jax_default_prng_impl` is now."""
+    for got, expected in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
+        if (got.shape, got.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(f"{got.dtype}{got.shape} instead of {expected.dtype}{expected.shape}")

@@ -84,12 +84,14 @@ class Compiled:
         self._many = config.num_seeds > 1
         seeds = np.arange(config.seed, config.seed + config.num_seeds, dtype=np.uint32)
         self._seeds = seeds if self._many else seeds[0]
+        # Made here, for what is compiled must not go on with an older `jax_default_prng_impl`.
+        self._keys = self._map(jax.random.key, in_axes=0)(self._seeds)
         self._train: Train | None = None
 
     def init(self) -> Any:
         """The state before the first step."""
         init = jax.jit(_init, static_argnums=(0, 1, 2, 3))
-        return init(self._algorithm.init, self._static, self._env, self._many, self._seeds)
+        return init(self._algorithm.init, self._static, self._env, self._many, self._keys)
 
     def train(
         self, state: Any, stretch: Stretch, logger: MetricsLogger | None
@@ -114,7 +116,7 @@ class Compiled:
         """Evaluate a state: gives the record, or the records of all seeds as arrays."""
         evaluation = jax.jit(_evaluate, static_argnums=(0, 1, 2))
         run = functools.partial(evaluation, self._algorithm.act, self._static, self._env)
-        result = self._map(run, in_axes=(0, 0, None))(state, self._seeds, np.uint32(step))
+        result = self._map(run, in_axes=(0, 0, None))(state, self._keys, np.uint32(step))
         label = {"seed": self._seeds} if self._many else {}
         steps = np.full_like(self._seeds, step)
         return {"step": steps, **label, **jax.device_get(result)._asdict()}
@@ -136,13 +138,11 @@ def _init(
     config: TrainConfig,
     env: VectorEnv,
     many: bool,
-    seeds: jax.Array,
+    keys: jax.Array,
 ) -> Any:
-    def begin(seed: jax.Array) -> Any:
-        return init(config, env, jax.random.key(seed))
-
+    begin = functools.partial(init, config, env)
     # Not by vmap: several QR decompositions at once, each of a batch, hang XLA on two cores.
-    return jax.lax.map(begin, seeds) if many else begin(seeds)
+    return jax.lax.map(begin, keys) if many else begin(keys)
 
 
 def _jit_train(
@@ -189,9 +189,9 @@ def _evaluate(  # noqa: PLR0917 - jax.jit counts static arguments by their place
     config: TrainConfig,
     env: VectorEnv,
     state: Any,
-    seed: jax.Array,
+    key: jax.Array,
     step: jax.Array,
 ) -> Evaluation:
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVALUATION), step)
+    key = jax.random.fold_in(jax.random.fold_in(key, _EVALUATION), step)
     policy = functools.partial(act, config, env, state)
     return evaluate(policy, env, config.eval_episodes, key)
