@@ -181,6 +181,36 @@ time.sleep(1_000)
     assert len(complete(tmp_path, account)) == 1_000
 
 
+def test_a_second_ctrl_c_ends_the_wait_for_a_device(child, tmp_path):
+    script = f"""
+sys.path.append({str(Path(__file__).parents[1])!r})
+import atexit
+import vibe_rl.metrics.logger as module
+from under_way import ends_with
+
+def log_held_and_say_so(deadline):
+    print("waiting", flush=True)
+    return log_held(deadline)
+
+module._LAST_S = 60  # on a busy machine too
+never = ends_with(lambda x: time.sleep(1_000))
+atexit.register(print, "closed", flush=True)
+logger = MetricsLogger("metrics.jsonl", defer=4, flush_interval=3600)
+log_held, logger._log_held = logger._log_held, log_held_and_say_so
+for n in range(1_000):
+    log(logger, n)
+logger.write({{"n": 1_000, "x": never(1.0)}})
+print("held", flush=True)
+time.sleep(1_000)
+"""
+    process, account = child(script)
+    for said in ("held\n", "waiting\n"):
+        assert process.stdout.readline() == said
+        process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "closed\n"
+    assert len(complete(tmp_path, account)) == 1_000
+
+
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM"])
 def test_a_second_signal_leaves_time_for_what_is_queued(how, child, tmp_path):
     script = """

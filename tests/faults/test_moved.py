@@ -44,6 +44,13 @@ def numbers(path):
     return [record["i"] for record in read_metrics(path, strict=True)]
 
 
+def synced(path, log_dir):
+    """What `vibe-rl sync` delivers of a file."""
+    sync = [sys.executable, "-m", "vibe_rl.cli", "sync", path, "--to", "tensorboard"]
+    subprocess.run([*sync, "--option", f"log_dir={log_dir}"], check=True)
+    return [value for _, _, value in tensorboard_scalars(log_dir)["i"]]
+
+
 def delete(path):
     path.unlink()
 
@@ -92,6 +99,23 @@ def test_a_backend_that_lags_gets_the_rest_of_a_file_that_was_rotated(path):
     assert backend.taken == list(range(2 * BATCH))
 
 
+def test_a_backend_that_lags_misses_the_file_between_two_rotations(path, tmp_path):
+    """`vibe-rl sync` delivers that."""
+    between = path.with_name("metrics.2.jsonl")
+    backend = Recorder()
+    with MetricsLogger(path, [backend]) as logger:
+        feed = logger._feeds._feeds[0]
+        feed._catch_up = lambda: True
+        for move in (rotate, lambda path: path.rename(between), lambda path: None):
+            for i in range(logger.stats.written, logger.stats.written + BATCH):
+                logger.write({"i": i})
+            logger._writer.flush()
+            move(path)
+        del feed._catch_up
+    assert backend.taken == [*range(BATCH), *range(2 * BATCH, 3 * BATCH)]
+    assert synced(between, tmp_path / "synced") == list(range(BATCH, 2 * BATCH))
+
+
 @pytest.mark.parametrize("count", [100, 10_000], ids=["less than it has read", "more than that"])
 def test_a_backend_that_lags_misses_what_was_emptied_and_repeats_nothing(count, path, tmp_path):
     """As by logrotate's `copytruncate`; `vibe-rl sync` of the copy delivers what it missed."""
@@ -119,10 +143,7 @@ def test_a_backend_that_lags_misses_what_was_emptied_and_repeats_nothing(count, 
     read = backend.taken.index(10_000)
     assert 5_000 < read < 10_000
     assert backend.taken == [*range(read), *range(10_000, 10_000 + count)]
-    sync = [sys.executable, "-m", "vibe_rl.cli", "sync", copy, "--to", "tensorboard"]
-    subprocess.run([*sync, "--option", f"log_dir={tmp_path / 'synced'}"], check=True)
-    points = tensorboard_scalars(tmp_path / "synced")["i"]
-    assert [value for _, _, value in points] == list(range(10_000))
+    assert synced(copy, tmp_path / "synced") == list(range(10_000))
 
 
 def test_a_slow_backend_gets_what_comes_while_it_is_at_work_before_the_file_is_rotated(path):

@@ -1,6 +1,8 @@
 """A backend's service is missing, dies or has no room: the file and the others are unaffected."""
 
+import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -78,8 +80,12 @@ def test_wandb_s_service_is_killed_in_the_middle(run_python, tmp_path):
     assert [row["i"] for row in wandb_rows(file)][:500] == list(range(500))
     positions = saved_positions(tmp_path / "metrics.jsonl")
     ordinals = {identity.split()[0]: position.ordinal for identity, position in positions.items()}
-    # W&B's is where the rest begins, which `vibe-rl sync` delivers.
     assert ordinals == {"WandbBackend": 501, "FileBackend": 1_000, "TensorBoardBackend": 1_000}
+    sync = [sys.executable, "-m", "vibe_rl.cli", "sync", "metrics.jsonl", "--to", "wandb"]
+    env = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    subprocess.run([*sync, "--option", "mode=offline"], cwd=tmp_path, env=env, check=True)
+    (rest,) = {*wandb_files(tmp_path / "wandb")} - {file}
+    assert [row["i"] for row in wandb_rows(rest)] == list(range(501, 1_000))
 
 
 @pytest.mark.parametrize("is_isolated", [False, True])
