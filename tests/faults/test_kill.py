@@ -103,14 +103,15 @@ time.sleep(1_000)
 
 def test_a_killed_process_loses_the_iterations_that_scan_had_not_sent(child, tmp_path):
     script = """
-def wait(n):
-    if n == 35:
+def wait(n, last):
+    if int(n) == 35:
         print("at 35", flush=True)
         time.sleep(1_000)
     return n
 
-def step(carry, n):
-    return carry, {"n": jax.pure_callback(wait, n, n)}
+def step(last, n):
+    n = jax.pure_callback(wait, n, n, last)
+    return n, {"n": n}
 
 logger = MetricsLogger("metrics.jsonl")
 run = jax.jit(lambda: logger.scan(step, 0, jax.numpy.arange(100), every=10))

@@ -14,6 +14,7 @@ from service_files import tensorboard_scalars
 
 from vibe_rl.metrics import MetricsLogger, isolated, read_metrics
 from vibe_rl.metrics.append import read_writers
+from vibe_rl.metrics.feed.feed import Feed
 
 BATCH = 300
 
@@ -99,19 +100,19 @@ def test_a_backend_that_lags_gets_the_rest_of_a_file_that_was_rotated(path):
     assert backend.taken == list(range(2 * BATCH))
 
 
-def test_a_backend_that_lags_misses_the_file_between_two_rotations(path, tmp_path):
+def test_a_backend_that_lags_misses_the_file_between_two_rotations(path, tmp_path, monkeypatch):
     """`vibe-rl sync` delivers that."""
     between = path.with_name("metrics.2.jsonl")
     backend = Recorder()
-    with MetricsLogger(path, [backend]) as logger:
-        feed = logger._feeds._feeds[0]
-        feed._catch_up = lambda: True
+    with monkeypatch.context() as lagging:
+        lagging.setattr(Feed, "_catch_up", lambda _: True)
+        logger = MetricsLogger(path, [backend])
         for move in (rotate, lambda path: path.rename(between), lambda path: None):
             for i in range(logger.stats.written, logger.stats.written + BATCH):
                 logger.write({"i": i})
             logger._writer.flush()
             move(path)
-        del feed._catch_up
+    logger.close()
     assert backend.taken == [*range(BATCH), *range(2 * BATCH, 3 * BATCH)]
     assert synced(between, tmp_path / "synced") == list(range(BATCH, 2 * BATCH))
 
