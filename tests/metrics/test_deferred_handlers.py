@@ -63,6 +63,7 @@ def _interrupted(call, at, handler):
                 handler()
         return trace
 
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one such only in settrace()
     sys.settrace(trace)
     try:
         call()
