@@ -63,46 +63,40 @@ def test_lines_land_every_tenth_of_a_second(tmp_path):
     assert min(after - before for before, after in itertools.pairwise(times[:8])) < 0.2
 
 
-# For what a device is still computing.
-UNDER_WAY = f"""
-sys.path.append({str(Path(__file__).parents[1])!r})
-import jax
-from under_way import ends_with
-
-def wait(x):
-    time.sleep(1_000)
-
-"""
-
-
-def wait_for_lines(path, count):
+def numbers_of_the_killed(process, path, count):
+    """What is in the file of a process that is killed once so many lines are there."""
     deadline = time.monotonic() + 60
     while path.read_bytes().count(b"\n") < count and time.monotonic() < deadline:
         time.sleep(0.01)
+    process.kill()
+    process.wait()
+    return [record["n"] for record in read_metrics(path, strict=True)]
 
 
 def test_a_killed_process_loses_what_defer_holds_back(child, tmp_path):
-    script = """
+    script = f"""
+sys.path.append({str(Path(__file__).parents[1])!r})
+from under_way import ends_with
+
+never = ends_with(lambda x: time.sleep(1_000))
 logger = MetricsLogger("metrics.jsonl", defer=4)
 for n in range(100):
     log(logger, n)
-logger.write({"n": 100, "x": ends_with(wait)(1.0)})
+logger.write({{"n": 100, "x": never(1.0)}})
 for n in range(101, 104):
     log(logger, n)
 print("held", flush=True)
 time.sleep(1_000)
 """
-    process, _ = child(UNDER_WAY + script)
+    process, _ = child(script)
     assert process.stdout.readline() == "held\n"
-    wait_for_lines(tmp_path / "metrics.jsonl", 100)
-    process.kill()
-    process.wait()
-    numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl", strict=True)]
-    assert numbers == list(range(100))
+    assert numbers_of_the_killed(process, tmp_path / "metrics.jsonl", 100) == list(range(100))
 
 
 def test_a_killed_process_loses_the_iterations_that_scan_had_not_sent(child, tmp_path):
     script = """
+import jax
+
 def wait(n, last):
     if int(n) == 35:
         print("at 35", flush=True)
@@ -117,13 +111,9 @@ logger = MetricsLogger("metrics.jsonl")
 run = jax.jit(lambda: logger.scan(step, 0, jax.numpy.arange(100), every=10))
 jax.block_until_ready(run())
 """
-    process, _ = child(UNDER_WAY + script)
+    process, _ = child(script)
     assert process.stdout.readline() == "at 35\n"
-    wait_for_lines(tmp_path / "metrics.jsonl", 30)
-    process.kill()
-    process.wait()
-    numbers = [record["n"] for record in read_metrics(tmp_path / "metrics.jsonl", strict=True)]
-    assert numbers == list(range(30))
+    assert numbers_of_the_killed(process, tmp_path / "metrics.jsonl", 30) == list(range(30))
 
 
 def test_what_os_exit_loses(child, tmp_path):
